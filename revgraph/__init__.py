@@ -1,0 +1,3 @@
+"""Turn any ONNX CNN into its reversed network."""
+
+__version__ = "0.1.0"
