@@ -1,3 +1,11 @@
-"""Turn any ONNX CNN into its reversed network."""
+"""Turn any ONNX CNN into its reversed network: DeConvNet, SaliNet, DeSaliNet and the rest of the family."""
 
 __version__ = "0.1.0"
+
+from revgraph.compiler import compile
+from revgraph.errors import RevgraphError
+from revgraph.pair import Compiled, load
+from revgraph.session import Session, Trace
+from revgraph.variants import VARIANTS
+
+__all__ = ["VARIANTS", "Compiled", "RevgraphError", "Session", "Trace", "compile", "load"]

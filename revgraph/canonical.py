@@ -1,0 +1,328 @@
+"""Any CNN becomes one that the rules fit: ordered passes that leave its function and its outputs' names alone."""
+
+import difflib
+import itertools
+import math
+from collections.abc import Callable, Iterable
+
+import numpy as np
+import onnx
+import onnx.inliner
+import onnx.reference
+import onnx.shape_inference
+import onnx.version_converter
+
+from revgraph import weights
+from revgraph.errors import RevgraphError
+from revgraph.graph import Tensor, activations, gs, producer, static, tensor_names
+from revgraph.op import TAPS
+from revgraph.window import Window, explicit_pads
+
+OPSETS = (17, 21)
+"""Lowest and highest opset of the graphs: 17 has every operator needed, and no CUDA kernel lags behind 21."""
+IRS = (8, 10)
+RESERVED = ("p", "x_hat")
+MAX_FOLDED = 2**28
+"""Most elements that a folded constant may have: 1 GiB of float32."""
+
+
+def canonicalise(model: onnx.ModelProto) -> gs.Graph:
+    """The model as a graph that the rules fit.
+
+    Requires: a model that `onnx.checker` accepts, apart from what is refused below.
+    Ensures: one opset of ONNX's own domain within OPSETS; every node named; known shapes where ONNX can tell;
+    constants folded; explicit pads; no tensor called `p` or `x_hat`.
+
+    Raises:
+        RevgraphError: The model is invalid, uses other domains, or reserves a name of revgraph's.
+    """
+    model, detached = weights.detach(model)
+    for model_pass in MODEL_PASSES:
+        model = model_pass(model)
+    try:
+        graph = gs.import_onnx(model)
+        _attach(graph, detached)
+        for graph_pass in GRAPH_PASSES:
+            graph_pass(graph)
+        graph.cleanup().toposort()
+    except gs.OnnxGraphSurgeonException as error:
+        raise _invalid(str(error)) from error
+    return graph
+
+
+def _attach(graph: gs.Graph, detached: weights.Weights) -> None:
+    graph.inputs = [tensor for tensor in graph.inputs if tensor.name not in detached]
+    for tensor in graph.tensors().values():
+        if tensor.name in detached:
+            tensor.to_constant(onnx.numpy_helper.to_array(detached[tensor.name]))
+
+
+def _invalid(why: str) -> RevgraphError:
+    return RevgraphError("this model is not valid ONNX", why, "check it with onnx.checker.check_model")
+
+
+# ---------------------------------------------------------------- passes on the model
+
+
+def check(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Refuse what no pass could mend, naming it before onnx.checker would in its own words."""
+    functions = {(f.domain, f.name) for f in model.functions}
+    versions = {entry.domain: entry.version for entry in model.opset_import}
+    newest = onnx.defs.onnx_opset_version()
+    if not 7 <= versions.get("", 0) <= newest:
+        why = f"its opset is {versions.get('', 'not given')}"
+        raise RevgraphError("cannot read this model", why, f"export it at an opset from 7 to {newest}")
+    for node in model.graph.node:
+        if (node.domain, node.op_type) in functions:
+            continue
+        if node.domain not in ("", "ai.onnx"):
+            what = f"cannot take node '{node.name or node.output[0]}' ({node.domain}.{node.op_type})"
+            raise RevgraphError(what, f"'{node.domain}' is not ONNX's own domain", "export with standard operators only")
+        if not onnx.defs.has(node.op_type):
+            what = f"cannot take node '{node.name or node.output[0]}' ({node.op_type})"
+            raise RevgraphError(what, "ONNX has no such operator", "export with standard operators only")
+    try:
+        onnx.checker.check_model(model)
+    except onnx.checker.ValidationError as error:
+        raise _invalid(str(error)) from error
+    return model
+
+
+def inline_functions(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Model-local functions become the nodes they stand for."""
+    return onnx.inliner.inline_local_functions(model) if model.functions else model
+
+
+def separate_inputs(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Initializers that are also listed as inputs, as before IR 4, are no inputs; IR rises to what allows that."""
+    initializers = {tensor.name for tensor in model.graph.initializer}
+    inputs = [value for value in model.graph.input if value.name not in initializers]
+    del model.graph.input[:]
+    model.graph.input.extend(inputs)
+    model.ir_version = min(max(model.ir_version, IRS[0]), IRS[1])
+    return model
+
+
+def name_nodes(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Unnamed nodes are named after their first output; names repeat no more, and leave room for their taps."""
+    taken, tensors = set[str](), set(tensor_names(model))
+    for node in model.graph.node:
+        stem = node.name or next(filter(None, node.output), node.op_type)
+        names = itertools.chain([stem], (f"{stem}_{i}" for i in itertools.count(1)))
+        free = (n for n in names if n not in taken and tensors.isdisjoint(f"{n}/{tap}" for tap in TAPS))
+        node.name = next(free)
+        taken.add(node.name)
+    return model
+
+
+def convert_opset(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Raise or lower the opset into OPSETS."""
+    version = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+    target = min(max(version, OPSETS[0]), OPSETS[1])
+    if target == version:
+        return model
+    try:
+        return onnx.version_converter.convert_version(model, target)
+    except (RuntimeError, ValueError, onnx.checker.ValidationError) as error:
+        remedy = f"export it at an opset from {OPSETS[0]} to {OPSETS[1]}"
+        raise RevgraphError(f"cannot convert this model from opset {version} to {target}", str(error), remedy) from error
+
+
+def infer_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Write the shape of every tensor that ONNX can tell."""
+    try:
+        return onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
+    except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError, ValueError) as error:
+        raise _invalid(str(error)) from error
+
+
+MODEL_PASSES: tuple[Callable[[onnx.ModelProto], onnx.ModelProto], ...] = (
+    check,
+    inline_functions,
+    separate_inputs,
+    name_nodes,
+    convert_opset,
+    infer_shapes,
+)
+
+
+# ---------------------------------------------------------------- passes on the graph
+
+
+def rename_reserved(graph: gs.Graph) -> None:
+    """Inner tensors called `p` or `x_hat` give way; inputs and outputs so called cannot."""
+    tensors = graph.tensors()
+    for name in RESERVED:
+        tensor = tensors.get(name)
+        if any(t is tensor for t in (*graph.inputs, *graph.outputs)):
+            raise RevgraphError(f"cannot compile a model with an input or output called '{name}'", "the reversed file uses that name", "rename it")
+        if tensor is not None:
+            tensor.name = next(n for i in itertools.count(1) if (n := f"{name}_{i}") not in tensors)
+
+
+FOLDABLE = frozenset(
+    "Add Cast Concat Constant ConstantOfShape Div Expand Gather Identity Mul Range Reshape Shape Size Slice Squeeze Sub "
+    "Transpose Unsqueeze".split()
+)
+
+
+def fold_constants(graph: gs.Graph) -> None:
+    """Nodes of constants alone become constants, up to MAX_FOLDED elements; Shape of a static shape does too."""
+    graph.toposort()
+    for node in list(graph.nodes):
+        if node.op in FOLDABLE and len(node.outputs) == 1 and (values := _fold(node)) is not None:
+            output = node.outputs[0]
+            if any(output is tensor for tensor in graph.outputs):
+                continue
+            node.outputs.clear()
+            output.to_constant(values)
+
+
+def _fold(node: gs.Node) -> np.ndarray | None:
+    if node.op in ("Shape", "Size"):
+        shape = node.inputs[0].shape
+        if not static(shape):
+            return None
+        part = shape[node.attrs.get("start", 0) : node.attrs.get("end")]
+        return np.array(part if node.op == "Shape" else math.prod(shape), np.int64)
+    if activations(node) or _elements(node) > MAX_FOLDED:
+        return None
+    feeds = {t.name: t.values for t in node.inputs if not t.is_empty()}
+    if node.op == "Constant" and isinstance(node.attrs.get("value"), gs.Constant):
+        return node.attrs["value"].values
+    inputs = [onnx.helper.make_tensor_value_info(n, _elem_type(v), v.shape) for n, v in feeds.items()]
+    outputs = [onnx.helper.make_empty_tensor_value_info(node.outputs[0].name)]
+    proto = gs.exporters.onnx_exporter.OnnxExporter.export_node(node)
+    single = onnx.helper.make_graph([proto], "fold", inputs, outputs)
+    opsets = [onnx.helper.make_opsetid("", OPSETS[0])]
+    model = onnx.helper.make_model(single, opset_imports=opsets)
+    return np.asarray(onnx.reference.ReferenceEvaluator(model).run(None, feeds)[0])
+
+
+def _elem_type(values: np.ndarray) -> int:
+    return int(onnx.helper.np_dtype_to_tensor_dtype(values.dtype))
+
+
+def _elements(node: gs.Node) -> int:
+    """Elements of the node's result where it could be more than its inputs hold."""
+    if node.op == "ConstantOfShape":
+        return int(np.prod(node.inputs[0].values.astype(object)))
+    if node.op == "Range":
+        start, limit, delta = (t.values.item() for t in node.inputs)
+        return int((limit - start) / delta) if delta else 0
+    return 0
+
+
+def resolve_auto_pad(graph: gs.Graph) -> None:
+    """auto_pad becomes the pads it stands for, where they do not depend on a size known at run time only."""
+    for node in graph.nodes:
+        mode = node.attrs.get("auto_pad", "NOTSET")
+        if node.op not in ("Conv", "MaxPool", "AveragePool") or mode == "NOTSET":
+            node.attrs.pop("auto_pad", None)
+            continue
+        x, kernel = node.inputs[0], node.inputs[1].shape[2:] if node.op == "Conv" else None
+        if x.shape is None:
+            continue
+        window = Window.of({k: v for k, v in node.attrs.items() if k != "pads"}, kernel)
+        if node.op == "MaxPool" and mode != "VALID" and max(window.dilations) > 1:
+            why = "onnxruntime ignores the dilations of a MaxPool with auto_pad SAME"
+            raise RevgraphError(f"cannot take node '{node.name}' (MaxPool)", why, "export it with explicit pads")
+        # With stride 1 the pads of SAME are the same for every size.
+        size = [1 if s == 1 else n for n, s in zip(x.shape[2:], window.strides, strict=True)]
+        if static(size) or mode == "VALID":
+            node.attrs["pads"] = explicit_pads(node.attrs, window, size)
+            node.attrs.pop("auto_pad")
+            node.attrs.pop("ceil_mode", None)  # auto_pad alone decides the number of windows
+
+
+GRAPH_PASSES: tuple[Callable[[gs.Graph], object], ...] = (fold_constants, rename_reserved, resolve_auto_pad)
+
+
+# ---------------------------------------------------------------- what LAYER and --input mean
+
+
+def find_layer(graph: gs.Graph, at: str | None) -> gs.Variable:
+    """The tensor that LAYER names: a tensor's name, else a node's; by default the one before the softmax.
+
+    Raises:
+        RevgraphError: Nothing is called so, or it is not one that can be reversed.
+    """
+    if at is None:
+        return _before_softmax(graph.outputs[0])
+    tensors = {t.name: t for t in graph.tensors().values() if isinstance(t, gs.Variable)}
+    nodes = {node.name: node.outputs[0] for node in graph.nodes}
+    if at not in tensors and at not in nodes:
+        nearest = difflib.get_close_matches(at, [*tensors, *nodes], n=5, cutoff=0)
+        names = ", ".join(f"'{name}'" for name in dict.fromkeys(nearest))
+        raise RevgraphError(f"no layer '{at}'", "no tensor and no node is called so", f"the nearest names are {names}")
+    return tensors.get(at) or nodes[at]
+
+
+THROUGH = ("Identity", "Cast", "Flatten", "Reshape", "Squeeze")
+
+
+def _before_softmax(output: gs.Variable) -> gs.Variable:
+    """Footnote 3: the network only till the layer before the softmax."""
+    node = producer(output)
+    while node is not None and node.op in THROUGH:
+        node = producer(node.inputs[0])
+    return node.inputs[0] if node is not None and node.op in ("Softmax", "LogSoftmax") else output
+
+
+def find_input(graph: gs.Graph, y: gs.Variable, name: str | None) -> gs.Variable:
+    """The input that x_hat belongs to: by default the only one that y depends on.
+
+    Raises:
+        RevgraphError: There are several, none, or it cannot be one.
+    """
+    what = f"cannot reverse from '{y.name}'"
+    if any(y is tensor for tensor in graph.inputs):
+        raise RevgraphError(what, "it is an input of the model", "choose a layer with --at")
+    reached = ancestors([y])
+    inputs = [x for x in graph.inputs if x.name in reached]
+    listed = ", ".join(f"'{x.name}'" for x in inputs)
+    if name is not None:
+        chosen = [x for x in graph.inputs if x.name == name]
+        if not chosen:
+            names = ", ".join(f"'{x.name}'" for x in graph.inputs)
+            raise RevgraphError(f"no input '{name}'", "the model has none called so", f"its inputs are {names}")
+        if name not in reached:
+            raise RevgraphError(what, f"it does not depend on '{name}'", f"it depends on {listed}")
+        inputs = chosen
+    if not inputs:
+        raise RevgraphError(what, "it depends on no input", "choose another layer with --at")
+    if len(inputs) > 1:
+        raise RevgraphError(what, f"it depends on several inputs, {listed}", "choose one with --input")
+    _check_ends(what, inputs[0], y)
+    return inputs[0]
+
+
+def _check_ends(what: str, x: gs.Variable, y: gs.Variable) -> None:
+    if x.shape is None or not 3 <= len(x.shape) <= 5:
+        raise RevgraphError(what, f"its input '{x.name}' has shape {x.shape}", "x needs 3 to 5 axes, (N, C, ...)")
+    if y.dtype is None or not np.issubdtype(y.dtype, np.floating):
+        raise RevgraphError(what, f"its elements are {y.dtype}, not floating-point", "choose another layer with --at")
+    if not y.shape or (static(both := (x.shape[0], y.shape[0])) and both[0] != both[1]):
+        raise RevgraphError(what, f"its shape {y.shape} has no batch axis", "choose a layer of shape (N, ...)")
+
+
+def ancestors(tensors: Iterable[Tensor]) -> set[str]:
+    """Names of all tensors that these are computed from, themselves included."""
+    seen, waiting = set[str](), list(tensors)
+    while waiting:
+        tensor = waiting.pop()
+        if tensor.name not in seen:
+            seen.add(tensor.name)
+            waiting.extend(t for node in tensor.inputs for t in node.inputs if not t.is_empty())
+    return seen
+
+
+def descendants(x: Tensor) -> set[str]:
+    """Names of all tensors computed from x, itself included."""
+    seen, waiting = set[str](), [x]
+    while waiting:
+        tensor = waiting.pop()
+        if tensor.name not in seen:
+            seen.add(tensor.name)
+            waiting.extend(t for node in tensor.outputs for t in node.outputs)
+    return seen

@@ -1,0 +1,115 @@
+"""canonical -> reverse -> lower -> check: an ONNX model in, the pair of ONNX graphs out."""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+import onnx
+
+import revgraph
+from revgraph import canonical, files, pair, variants, weights
+from revgraph.errors import RevgraphError
+from revgraph.graph import Builder, gs, tensor_names
+from revgraph.lower.portable import PORTABLE
+from revgraph.lower.target import Target, lower
+from revgraph.pair import Compiled
+from revgraph.reverse import reverse
+
+TARGETS: dict[str, Target] = {target.name: target for target in (PORTABLE,)}
+
+
+def compile(
+    model: str | Path | onnx.ModelProto,
+    *,
+    variant: str,
+    at: str | None = None,
+    input: str | None = None,
+    lrn: str | None = None,
+    target: str = "portable",
+) -> Compiled:
+    """Turn a CNN into its reversed network.
+
+    Args:
+        model: An ONNX file, or the model itself.
+        variant: One of the eight of Fig. 3, as `revgraph.VARIANTS` names them.
+        at: The layer whose output is y: a tensor's name, else a node's. By default the input of the softmax that
+            the first output comes from, else the first output.
+        input: The input that x_hat belongs to; by default the only one that y depends on.
+        lrn: "identity" or "bp", the reversal of LRN; by default the variant's own.
+        target: Where the result shall run.
+
+    Returns:
+        The forward graph with its taps, and the reversed graph.
+
+    Raises:
+        RevgraphError: The model cannot be read, or a layer of it cannot be reversed.
+    """
+    _check_choice("variant", variant, variants.VARIANTS)
+    _check_choice("reversal of LRN", lrn or "identity", variants.LRN)
+    _check_choice("target", target, TARGETS)
+    source, name, sha256 = _source(model)
+    graph = canonical.canonicalise(source)
+    y = canonical.find_layer(graph, at)
+    x = canonical.find_input(graph, y, input)
+    if not any(y is output for output in graph.outputs):
+        graph.outputs.append(y)
+    taken = {name for tensor in graph.tensors().values() for name in (tensor.name,)} | {"p", "x_hat"}
+    fwd = Builder(graph, taken)
+    outputs = len(graph.outputs)
+    rev = reverse(fwd, variants.rules(variant, lrn), x, y)
+    lower(TARGETS[target], fwd, rev)
+    options = {
+        "version": revgraph.__version__,
+        "variant": variant,
+        "at": y.name,
+        "input": x.name,
+        "lrn": lrn or variants.lrn_of(variant),
+        "target": target,
+        "precision": "fp32",
+        "bottleneck": "plain",
+        "taps": json.dumps([tap.name for tap in graph.outputs[outputs:]]),
+        "source_sha256": sha256,
+    }
+    digest = hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()
+    forward, backward = _export(graph, source), _export(rev.graph, None)
+    return pair.tie(name, forward, backward, options | {"pair": digest})
+
+
+def _check_choice(what: str, name: str, known: Iterable[str]) -> None:
+    if name not in known:
+        raise RevgraphError(f"unknown {what}", f"'{name}'", f"known: {', '.join(known)}")
+
+
+def _source(model: str | Path | onnx.ModelProto) -> tuple[onnx.ModelProto, str, str]:
+    """The model, its name, and its sha256."""
+    if isinstance(model, onnx.ModelProto):
+        content = model.SerializeToString(deterministic=True)
+        return model, model.graph.name or "model", hashlib.sha256(content).hexdigest()
+    proto, sha256 = files.read_model(Path(model))
+    return proto, Path(model).stem, sha256
+
+
+def _export(graph: gs.Graph, source: onnx.ModelProto | None) -> onnx.ModelProto:
+    """The graph as a model that onnx.checker accepts, with the source's texts, which onnx-graphsurgeon drops."""
+    graph.ir_version = graph.ir_version or canonical.IRS[0]
+    model = gs.export_onnx(graph)
+    model.producer_name, model.producer_version = "revgraph", revgraph.__version__
+    if source is not None:
+        _restore_texts(model, source)
+    onnx.checker.check_model(weights.detach(model)[0], full_check=True)
+    return model
+
+
+def _restore_texts(model: onnx.ModelProto, source: onnx.ModelProto) -> None:
+    model.doc_string = source.doc_string
+    onnx.helper.set_model_props(model, {entry.key: entry.value for entry in source.metadata_props})
+    nodes = {node.name or node.output[0]: node for node in source.graph.node}
+    for node in model.graph.node:
+        if original := nodes.get(node.name):
+            node.doc_string = original.doc_string
+            node.metadata_props.extend(original.metadata_props)
+    values = {value.name: value for value in (*source.graph.input, *source.graph.output)}
+    for value in (*model.graph.input, *model.graph.output):
+        if original_value := values.get(value.name):
+            value.doc_string = original_value.doc_string

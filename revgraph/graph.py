@@ -1,0 +1,127 @@
+"""Graphs in memory: onnx-graphsurgeon, made quiet, and the one way that nodes are added to its graphs."""
+
+import contextlib
+import io
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import DTypeLike
+
+with contextlib.redirect_stdout(io.StringIO()):  # it logs to stdout, where results belong
+    import onnx_graphsurgeon as gs
+    from onnx_graphsurgeon.logger import G_LOGGER
+
+G_LOGGER.severity = G_LOGGER.CRITICAL + 1
+
+DOMAIN = "revgraph"
+"""Domain of the middle form's own operators; none of them survives lowering."""
+
+Tensor = gs.Variable | gs.Constant
+Shape = Sequence[int | str | None]
+
+
+class Builder:
+    """Appends nodes to one graph.
+
+    Attributes:
+        graph: The onnx-graphsurgeon graph that grows.
+        names: Every name taken in either graph of a pair, so that the two can be fused into one file.
+        scope: The layer being written; new nodes and their outputs are called `<scope>/<operator>`.
+    """
+
+    def __init__(self, graph: gs.Graph, names: set[str]) -> None:
+        self.graph = graph
+        self.names = names
+        self.scope = ""
+        self._constants = {t.name: t for t in graph.tensors().values() if isinstance(t, gs.Constant)}
+
+    def fresh(self, stem: str) -> str:
+        """A name that neither graph has: `stem`, or `stem_1`, `stem_2`, ..."""
+        name, i = stem, 0
+        while name in self.names:
+            i += 1
+            name = f"{stem}_{i}"
+        self.names.add(name)
+        return name
+
+    def emit(
+        self,
+        op: str,
+        *inputs: Tensor | np.ndarray,
+        dtype: DTypeLike,
+        shape: Shape | None,
+        name: str | None = None,
+        domain: str | None = None,
+        **attributes: Any,
+    ) -> gs.Variable:
+        """Append one node with one output.
+
+        Args:
+            op: Operator type.
+            *inputs: Tensors of this graph, constants of any graph, or arrays.
+            dtype: Element type of the output.
+            shape: Shape of the output; None where only the run tells.
+            name: Exact name of the output and the node; else one is made from the scope.
+            domain: None for ONNX's own.
+            **attributes: The node's attributes.
+
+        Returns:
+            The output.
+        """
+        name = name or self.fresh(f"{self.scope}/{op.lower()}")
+        # Made by hand: Graph.layer(outputs=["c/mask"]) would call it c/mask_0.
+        output = gs.Variable(name, np.dtype(dtype), None if shape is None else list(shape))
+        tensors = [self._own(tensor) for tensor in inputs]
+        self.graph.nodes.append(gs.Node(op, name, attributes, tensors, [output], domain))
+        return output
+
+    def _own(self, tensor: Tensor | np.ndarray) -> Tensor:
+        if isinstance(tensor, np.ndarray):
+            return self._array(tensor)
+        if isinstance(tensor, gs.Constant):
+            return self._constants.setdefault(tensor.name, gs.Constant(tensor.name, tensor.values))
+        return tensor
+
+    def _array(self, values: np.ndarray) -> gs.Constant:
+        """A constant named after what it holds, so that equal arrays are stored once."""
+        if values.size == 1:
+            stem = f"constant/{values.dtype}/{'x'.join(map(str, values.shape))}/{values.item()!r}"
+        elif values.dtype == np.int64 and values.size <= 8:
+            stem = f"constant/{values.dtype}/{'x'.join(map(str, values.shape))}/{values.ravel().tolist()}"
+        else:
+            stem = self.fresh(f"{self.scope}/constant")
+        return self._constants.setdefault(stem, gs.Constant(stem, values))
+
+
+def activations(node: gs.Node) -> list[gs.Variable]:
+    """The inputs that the run computes, in order: neither weights nor absent."""
+    return [tensor for tensor in node.inputs if isinstance(tensor, gs.Variable) and not tensor.is_empty()]
+
+
+def producer(tensor: Tensor) -> gs.Node | None:
+    """The node that writes the tensor; None for inputs of the graph and constants."""
+    return tensor.inputs[0] if tensor.inputs else None
+
+
+def replace(node: gs.Node, tensor: gs.Variable) -> None:
+    """Let the producer of `tensor` write the node's first output in its stead; the node is then unused."""
+    output = node.outputs[0]
+    node.outputs.clear()
+    writer = producer(tensor)
+    writer.outputs[[t is tensor for t in writer.outputs].index(True)] = output
+    output.dtype, output.shape = tensor.dtype, tensor.shape
+
+
+def static(dims: Shape | None) -> bool:
+    """Whether every dimension is known at compile time."""
+    return dims is not None and all(isinstance(dim, int) for dim in dims)
+
+
+def tensor_names(model: onnx.ModelProto) -> Iterator[str]:
+    """Every tensor name of the model's main graph."""
+    for value in (*model.graph.input, *model.graph.output, *model.graph.initializer):
+        yield value.name
+    for node in model.graph.node:
+        yield from filter(None, (*node.input, *node.output))

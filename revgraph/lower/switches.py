@@ -1,0 +1,101 @@
+"""Encodings of max pooling's bottleneck: where each window's maximum lies."""
+
+import math
+
+import numpy as np
+
+from revgraph.graph import Builder, Tensor, gs, static
+from revgraph.lower.target import Encoding
+from revgraph.window import Window
+
+
+def _plane_positions(fwd: Builder, switches: gs.Node) -> Tensor:
+    """MaxPool's Indices modulo the plane.
+
+    The Indices count over the whole batch, so those of a batch would not be those of its images.
+    """
+    (x,) = switches.inputs
+    y, indices = _pool_outputs(x, switches)
+    plane: Tensor | np.ndarray
+    if static(x.shape[2:]):
+        plane = np.array(math.prod(x.shape[2:]))
+    else:
+        spatial = fwd.emit("Shape", x, dtype=np.int64, shape=[len(x.shape) - 2], start=2)
+        plane = fwd.emit("ReduceProd", spatial, dtype=np.int64, shape=[], keepdims=0)
+    return fwd.emit("Mod", indices, plane, dtype=np.int64, shape=y.shape)
+
+
+def _pool_outputs(x: Tensor, switches: gs.Node) -> tuple[Tensor, Tensor]:
+    """Both outputs of the forward MaxPool that the tap belongs to, which gets its second one here."""
+    pool = next(node for node in x.outputs if node.op == "MaxPool" and f"{node.name}/switches" == switches.name)
+    y = pool.outputs[0]
+    if len(pool.outputs) == 1:
+        pool.outputs.append(gs.Variable(f"{switches.name}/indices", np.dtype(np.int64), y.shape))
+    return y, pool.outputs[1]
+
+
+def _unpool(rev: Builder, unpool: gs.Node) -> Tensor:
+    """MaxUnpool where no two windows can choose one element; it overwrites, so elsewhere scatter and add."""
+    y_hat = unpool.inputs[0]
+    disjoint = Window.of(unpool.attrs).disjoint and y_hat.dtype == np.float32
+    return (_max_unpool if disjoint else _scatter_add)(rev, unpool)
+
+
+def _scatter_add(rev: Builder, unpool: gs.Node) -> Tensor:
+    """x_hat[v] = sum of y_hat[u] over s(u) = v, plane by plane."""
+    y_hat, positions, size = unpool.inputs
+    rows, channels, *spatial = unpool.outputs[0].shape
+    flat, dtype = np.array([0, channels, -1]), y_hat.dtype
+    values = rev.emit("Reshape", y_hat, flat, dtype=dtype, shape=[rows, channels, None])
+    at = rev.emit("Reshape", positions, flat, dtype=np.int64, shape=[positions.shape[0], channels, None])
+    # P projections of one image share its switches.
+    shape = rev.emit("Shape", values, dtype=np.int64, shape=[3])
+    at = rev.emit("Expand", at, shape, dtype=np.int64, shape=values.shape)
+    batch, dims = _batch(rev, y_hat), _spatial(rev, size)
+    plane = rev.emit("ReduceProd", dims, dtype=np.int64, shape=[1], keepdims=1)
+    empty = rev.emit("Concat", batch, np.array([channels]), plane, dtype=np.int64, shape=[3], axis=0)
+    zeros = rev.emit("Expand", np.zeros((1, 1, 1), dtype), empty, dtype=dtype, shape=[rows, channels, None])
+    x_hat = rev.emit(
+        "ScatterElements", zeros, at, values, dtype=dtype, shape=zeros.shape, axis=2, reduction="add"
+    )
+    target = rev.emit("Concat", np.array([0, channels]), dims, dtype=np.int64, shape=[len(spatial) + 2], axis=0)
+    return rev.emit("Reshape", x_hat, target, dtype=dtype, shape=[rows, channels, *spatial])
+
+
+def _max_unpool(rev: Builder, unpool: gs.Node) -> Tensor:
+    """The same where windows are disjoint; MaxUnpool's indices count over the whole batch again."""
+    y_hat, positions, size = unpool.inputs
+    rows, channels, *spatial = unpool.outputs[0].shape
+    batch, dims = _batch(rev, y_hat), _spatial(rev, size)
+    plane = rev.emit("ReduceProd", dims, dtype=np.int64, shape=[], keepdims=0)
+    planes = rev.emit("Mul", batch, np.array([channels]), dtype=np.int64, shape=[1])
+    count = rev.emit("Squeeze", planes, dtype=np.int64, shape=[])
+    order = rev.emit("Range", np.array(0), count, np.array(1), dtype=np.int64, shape=[None])
+    first = rev.emit("Mul", order, plane, dtype=np.int64, shape=[None])
+    ones = [1] * len(spatial)
+    corner = np.array([-1, channels, *ones])
+    first = rev.emit("Reshape", first, corner, dtype=np.int64, shape=[rows, channels, *ones])
+    at = rev.emit("Add", first, positions, dtype=np.int64, shape=y_hat.shape)
+    target = rev.emit(
+        "Concat", batch, np.array([channels]), dims, dtype=np.int64, shape=[len(spatial) + 2], axis=0
+    )
+    window = {name: value for name, value in unpool.attrs.items() if name != "dilations"}
+    return rev.emit(
+        "MaxUnpool", y_hat, at, target, dtype=y_hat.dtype, shape=[rows, channels, *spatial], **window
+    )
+
+
+def _batch(rev: Builder, y_hat: Tensor) -> Tensor:
+    """int64 (1,): P."""
+    return rev.emit("Shape", y_hat, dtype=np.int64, shape=[1], start=0, end=1)
+
+
+def _spatial(rev: Builder, size: Tensor) -> Tensor | np.ndarray:
+    """int64 (D,): the spatial size of x."""
+    if isinstance(size, gs.Constant):
+        return size.values[0]
+    return rev.emit("Gather", size, np.array(0), dtype=np.int64, shape=[size.shape[1]])
+
+
+PLANE = Encoding(_plane_positions, _unpool)
+"""int64 positions in the row-major plane of the same image and channel."""

@@ -1,0 +1,208 @@
+"""A compilation: the tapped forward graph, the reversed graph, and what ties them together."""
+
+import hashlib
+import itertools
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+import onnx.utils
+
+from revgraph import files
+from revgraph.errors import RevgraphError
+
+PREFIX = "revgraph."
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """A forward graph with its taps, and the reversed graph that reads them.
+
+    Attributes:
+        name: The model's name, with which its files begin.
+        forward: The model's inputs -> the model's outputs, y, and the taps (N, ...).
+        reversed: p (P, *y.shape[1:]) and the taps -> x_hat (P, *x.shape[1:]).
+    """
+
+    name: str
+    forward: onnx.ModelProto
+    reversed: onnx.ModelProto
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """What revgraph noted of the compilation, without the prefix `revgraph.`."""
+        return _metadata(self.forward)
+
+    @property
+    def variant(self) -> str:
+        return self.metadata["variant"]
+
+    @property
+    def at(self) -> str:
+        """The name of y."""
+        return self.metadata["at"]
+
+    @property
+    def input(self) -> str:
+        """The name of x."""
+        return self.metadata["input"]
+
+    @property
+    def taps(self) -> tuple[str, ...]:
+        """The names of the bottleneck's tensors."""
+        return tuple(json.loads(self.metadata["taps"]))
+
+    def fused(self) -> onnx.ModelProto:
+        """Both graphs as one model: the model's inputs and p -> the model's outputs, y, x_hat. Weights are shared."""
+        model = onnx.ModelProto()
+        model.CopyFrom(self.forward)
+        graph, other, taps = model.graph, self.reversed.graph, set(self.taps)
+        outputs = [value for value in graph.output if value.name not in taps]
+        graph.value_info.extend(value for value in graph.output if value.name in taps)
+        del graph.output[:]
+        graph.output.extend([*outputs, *other.output])
+        graph.input.extend(value for value in other.input if value.name == "p")
+        stored = {tensor.name for tensor in graph.initializer}
+        graph.initializer.extend(tensor for tensor in other.initializer if tensor.name not in stored)
+        graph.node.extend(other.node)
+        graph.value_info.extend(other.value_info)
+        set_metadata(model, {"digest": _digest(model)})
+        return model
+
+    def save(self, folder: str | Path, fused: bool = False) -> tuple[Path, ...]:
+        """Write the compilation's files, replacing those of the same model and variant.
+
+        Args:
+            folder: Made where it does not exist.
+            fused: One file that does both in one run, in place of two.
+
+        Returns:
+            The paths written: forward and reversed, or the fused one.
+
+        Raises:
+            RevgraphError: They cannot be written; what was there before still is.
+        """
+        stem = f"{self.name}.{self.variant}"
+        forward, reverse, both = (Path(folder) / f"{stem}{end}.onnx" for end in (".forward", ".reversed", ""))
+        models = {both: self.fused()} if fused else {forward: self.forward, reverse: self.reversed}
+        stale = (forward, reverse) if fused else (both,)
+        contents = {path: model.SerializeToString(deterministic=True) for path, model in models.items()}
+        files.write_all(contents, stale)
+        return tuple(contents)
+
+
+def tie(name: str, forward: onnx.ModelProto, reverse: onnx.ModelProto, metadata: dict[str, str]) -> Compiled:
+    """Make a compilation of two graphs by writing what ties them into both."""
+    for model in (forward, reverse):
+        set_metadata(model, metadata | {"digest": _digest(forward, reverse)})
+    return Compiled(name, forward, reverse)
+
+
+def set_metadata(model: onnx.ModelProto, metadata: dict[str, str]) -> None:
+    """Write entries with revgraph's prefix, replacing those of the same name."""
+    entries = {entry.key: entry.value for entry in model.metadata_props}
+    entries |= {PREFIX + key: value for key, value in metadata.items()}
+    onnx.helper.set_model_props(model, dict(sorted(entries.items())))
+
+
+def _metadata(model: onnx.ModelProto) -> dict[str, str]:
+    return {e.key.removeprefix(PREFIX): e.value for e in model.metadata_props if e.key.startswith(PREFIX)}
+
+
+def _digest(*models: onnx.ModelProto) -> str:
+    """Sha256 over the graphs, in order."""
+    digest = hashlib.sha256()
+    for model in models:
+        digest.update(model.graph.SerializeToString(deterministic=True))
+    return digest.hexdigest()
+
+
+# ---------------------------------------------------------------- loading
+
+
+def load(folder: str | Path, variant: str | None = None) -> Compiled:
+    """Read the compilation in a folder.
+
+    Args:
+        folder: Where `Compiled.save` wrote it, as two files or a fused one.
+        variant: Which one, where there are several.
+
+    Returns:
+        The compilation; a fused one is taken apart again.
+
+    Raises:
+        RevgraphError: There is none, there are several, or the files do not belong together.
+    """
+    found = {stem: paths for stem, paths in _compilations(Path(folder)) if variant in (None, stem.rpartition(".")[2])}
+    if not found:
+        wanted = "" if variant is None else f" for {variant}"
+        raise RevgraphError(f"no compilation{wanted} in '{folder}'", "no such files", "make one with revgraph compile")
+    if len(found) > 1:
+        raise RevgraphError(f"several compilations in '{folder}'", ", ".join(sorted(found)), "choose one with --variant")
+    ((stem, paths),) = found.items()
+    name = stem.rpartition(".")[0]
+    models = [files.read_model(path)[0] for path in paths]
+    for path, model in zip(paths, models, strict=True):
+        _check_metadata(path, model)
+    return _split(name, paths[0], models[0]) if len(models) == 1 else _join(name, paths, models)
+
+
+def holds_compilation(folder: Path) -> bool:
+    """Whether a folder has files that `load` reads."""
+    return any(True for _ in _compilations(folder))
+
+
+def _compilations(folder: Path) -> Iterable[tuple[str, tuple[Path, ...]]]:
+    """`<model>.<variant>` and its files, for every compilation in the folder."""
+    if not folder.is_dir():
+        raise RevgraphError(f"cannot read '{folder}'", "there is no such folder", "make one with revgraph compile")
+    for path in sorted(folder.glob("*.onnx")):
+        stem, _, part = path.stem.rpartition(".")
+        if part == "forward":
+            yield stem, (path, path.with_name(f"{stem}.reversed.onnx"))
+        elif part != "reversed" and stem:
+            yield path.stem, (path,)
+
+
+def _check_metadata(path: Path, model: onnx.ModelProto) -> None:
+    missing = {"variant", "at", "input", "taps", "pair", "digest"} - _metadata(model).keys()
+    if missing:
+        why = f"its metadata lacks revgraph.{min(missing)}"
+        raise RevgraphError(f"'{path}' is not a file of revgraph's", why, "make one with revgraph compile")
+
+
+def _join(name: str, paths: tuple[Path, ...], models: list[onnx.ModelProto]) -> Compiled:
+    forward, reverse = models
+    metadata = [_metadata(model) for model in models]
+    remedy = "compile the model again"
+    if metadata[0]["pair"] != metadata[1]["pair"]:
+        what = f"'{paths[0]}' and '{paths[1]}' do not belong together"
+        raise RevgraphError(what, "they come from different compilations", remedy)
+    if {m["digest"] for m in metadata} != {_digest(forward, reverse)}:
+        what = f"'{paths[0]}' and '{paths[1]}' are not as revgraph wrote them"
+        raise RevgraphError(what, "their digest differs", remedy)
+    return Compiled(name, forward, reverse)
+
+
+def _split(name: str, path: Path, model: onnx.ModelProto) -> Compiled:
+    """Take a fused model apart at its taps."""
+    metadata = _metadata(model)
+    if metadata["digest"] != _digest(model):
+        what = f"'{path}' is not as revgraph wrote it"
+        raise RevgraphError(what, "its digest differs", "compile the model again")
+    taps = json.loads(metadata["taps"])
+    extractor = onnx.utils.Extractor(model)
+    inputs = [value.name for value in model.graph.input if value.name != "p"]
+    outputs = [value.name for value in model.graph.output if value.name != "x_hat"]
+    forward = extractor.extract_model(inputs, [*outputs, *taps])
+    reverse = extractor.extract_model(["p", *taps], ["x_hat"])
+    for part in (forward, reverse):
+        onnx.helper.set_model_props(part, {e.key: e.value for e in model.metadata_props})
+    return tie(name, forward, reverse, {})
+
+
+def unique(names: Iterable[str]) -> list[str]:
+    """Names in order, each once."""
+    return list(dict.fromkeys(itertools.chain(names)))

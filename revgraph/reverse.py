@@ -1,0 +1,103 @@
+"""The walk: tap the forward graph, build the reversed one. It knows no operator."""
+
+from collections import defaultdict
+
+from revgraph.canonical import ancestors, descendants
+from revgraph.errors import RevgraphError
+from revgraph.graph import Builder, Tensor, activations, gs, static
+from revgraph.rules.rule import Bottleneck, XHats
+from revgraph.variants import Variant
+
+
+def path(graph: gs.Graph, x: gs.Variable, y: gs.Variable) -> list[gs.Node]:
+    """The nodes between x and y, in topological order."""
+    live = descendants(x) & ancestors([y])
+    return [node for node in graph.nodes if any(tensor.name in live for tensor in node.outputs)]
+
+
+def reverse(fwd: Builder, table: Variant, x: gs.Variable, y: gs.Variable) -> Builder:
+    """Build the reversed graph (p, *r) -> x_hat and make r outputs of the forward graph.
+
+    Args:
+        fwd: The forward graph, which gets the taps.
+        table: The variant.
+        x: The input to come back to.
+        y: The tensor that p stands for.
+
+    Returns:
+        The reversed graph, in the middle form. Its inputs are p and the taps that it reads.
+
+    Raises:
+        RevgraphError: A node between x and y cannot be reversed.
+    """
+    rev = Builder(gs.Graph(name="reversed", opset=fwd.graph.opset), fwd.names)
+    p = gs.Variable("p", y.dtype, [_rows(fwd.graph), *y.shape[1:]])
+    rev.graph.inputs.append(p)
+    contributions: dict[str, list[Tensor]] = defaultdict(list, {y.name: [p]})
+    for node in reversed(path(fwd.graph, x, y)):
+        if node.outputs[0].name not in contributions:
+            what, why = f"cannot reverse node '{node.name}' ({node.op})", "an output other than its first is used"
+            raise RevgraphError(what, why, "choose --at before this node")
+        y_hat = _total(rev, node.outputs[0], contributions)
+        for source, x_hat in zip(activations(node), reverse_layer(fwd, rev, table, node, y_hat), strict=True):
+            contributions[source.name].append(x_hat)
+    x_hat = _total(rev, x, contributions)
+    shape = [p.shape[0], *x.shape[1:]]
+    rev.graph.outputs = [rev.emit("Identity", x_hat, dtype=x_hat.dtype, shape=shape, name="x_hat")]
+    _keep_used_taps(fwd.graph, rev.graph)
+    return rev
+
+
+def reverse_layer(fwd: Builder, rev: Builder, table: Variant, node: gs.Node, y_hat: Tensor) -> XHats:
+    """Tap one node and emit its reversed layer: one x_hat per activation input.
+
+    Raises:
+        RevgraphError: No rule fits the node.
+    """
+    _check_layer(table, node)
+    rule = table[node.op]
+    fwd.scope = rev.scope = node.name
+    return rule.reverse(rev, node, y_hat, _declare(rev.graph, rule.bottleneck(fwd, node)))
+
+
+def _check_layer(table: Variant, node: gs.Node) -> None:
+    what = f"cannot reverse node '{node.name}'"
+    if node.op not in table:
+        raise RevgraphError(what, f"no rule for {node.op}", f"rules exist for {', '.join(sorted(table))}")
+    for tensor in (*activations(node), node.outputs[0]):
+        if tensor.shape is None:
+            raise RevgraphError(what, f"the shape of '{tensor.name}' is not known", "export with fixed shapes")
+    batch = [tensor.shape[0] if tensor.shape else None for tensor in (node.outputs[0], *activations(node))]
+    if static(batch) and len(set(batch)) > 1:
+        raise RevgraphError(what, f"it changes the batch from {batch[1:]} to {batch[0]}", "keep the batch first")
+
+
+def _declare(rev: gs.Graph, r: Bottleneck) -> Bottleneck:
+    """The reversed graph's side of each tap; constants need none."""
+    taps = tuple(t if isinstance(t, gs.Constant) else gs.Variable(t.name, t.dtype, t.shape) for t in r)
+    rev.inputs.extend(tap for tap in taps if isinstance(tap, gs.Variable))
+    return taps
+
+
+def _total(rev: Builder, tensor: Tensor, contributions: dict[str, list[Tensor]]) -> Tensor:
+    """Where x fans out, its x_hat is the sum of the consumers'."""
+    terms = contributions.pop(tensor.name)
+    if len(terms) == 1:
+        return terms[0]
+    rev.scope = tensor.name
+    return rev.emit("Add" if len(terms) == 2 else "Sum", *terms, dtype=terms[0].dtype, shape=terms[0].shape)
+
+
+def _rows(fwd: gs.Graph) -> str:
+    """The name of p's first dimension: P, unless the model uses that for one of its own."""
+    used = {dim for tensor in fwd.tensors().values() for dim in tensor.shape or () if isinstance(dim, str)}
+    return next(name for name in ("P", *(f"P_{i}" for i in range(len(used) + 1))) if name not in used)
+
+
+def _keep_used_taps(fwd: gs.Graph, rev: gs.Graph) -> None:
+    rev.cleanup().toposort()
+    rev.inputs = [t for t in rev.inputs if t.name == "p" or t.outputs]
+    read = {t.name for t in rev.inputs}
+    taps = [t for node in fwd.nodes for t in node.outputs if t.name in read]
+    fwd.outputs.extend(taps)
+    fwd.cleanup().toposort()

@@ -1,0 +1,67 @@
+"""Reversing affine layers: the transposed matrix, the bias dropped, no bottleneck. Eq. (6)."""
+
+import numpy as np
+
+from revgraph import op
+from revgraph.graph import Builder, Tensor, activations, gs
+from revgraph.rules import wiring
+from revgraph.rules.rule import Bottleneck, Rule, XHats, cannot_reverse, constant
+from revgraph.window import Window
+
+
+def _size(fwd: Builder, conv: gs.Node) -> Bottleneck:
+    """r = (size of x,): several sizes of x give one size of y where the stride is not 1."""
+    return (op.size(fwd, conv.inputs[0]),)
+
+
+def _conv(rev: Builder, conv: gs.Node, y_hat: Tensor, r: Bottleneck) -> XHats:
+    """vec x_hat = rho(F)^T vec y_hat."""
+    (size,) = r
+    kernel = constant(conv, 1, "kernel").shape[2:]
+    x, weight, window = conv.inputs[0], conv.inputs[1], Window.of(conv.attrs, kernel)
+    return (op.conv_transposed(rev, y_hat, weight, size, x, window, conv.attrs.get("group", 1)),)
+
+
+def _gemm(rev: Builder, gemm: gs.Node, y_hat: Tensor, r: Bottleneck) -> XHats:
+    """x_hat = alpha * y_hat W^T for y = alpha * x W + beta * b."""
+    constant(gemm, 1, "weight")
+    if gemm.attrs.get("transA", 0):
+        raise cannot_reverse(gemm, "transA moves the batch off the first axis", "choose --at before this node")
+    if len(activations(gemm)) > 1:
+        raise cannot_reverse(gemm, "its bias is computed at run time", "add it with Add instead")
+    alpha, transposed = gemm.attrs.get("alpha", 1.0), bool(gemm.attrs.get("transB", 0))
+    return (op.gemm_transposed(rev, y_hat, gemm.inputs[1], gemm.inputs[0], alpha, transposed),)
+
+
+def _matmul(rev: Builder, matmul: gs.Node, y_hat: Tensor, r: Bottleneck) -> XHats:
+    """x_hat = y_hat W^T for y = x W, and W^T y_hat for y = W x."""
+    a, b = matmul.inputs
+    if len(activations(matmul)) > 1:
+        raise cannot_reverse(matmul, "both factors are computed at run time", "choose --at before this node")
+    if isinstance(b, gs.Constant) and len(a.shape) == len(b.shape) == 2:
+        return (op.gemm_transposed(rev, y_hat, b, a),)
+    x, weight, left = (a, b, False) if isinstance(b, gs.Constant) else (b, a, True)
+    if not 2 <= weight.values.ndim <= len(x.shape) or len(x.shape) < 3:
+        raise cannot_reverse(matmul, "it mixes the images of a batch", "make the weight the second factor")
+    # Not a transpose flag's case: a transposed copy is stored, for none may be made at run time.
+    transposed = np.ascontiguousarray(weight.values.swapaxes(-1, -2))
+    factors = (transposed, y_hat) if left else (y_hat, transposed)
+    shape = [*y_hat.shape[:-2], *x.shape[-2:]]
+    x_hat = rev.emit("MatMul", *factors, dtype=y_hat.dtype, shape=shape)
+    return (wiring.unbroadcast(rev, matmul, x_hat, x),)
+
+
+def _batch_norm(rev: Builder, norm: gs.Node, y_hat: Tensor, r: Bottleneck) -> XHats:
+    """x_hat = y_hat * gamma / sqrt(variance + epsilon), per channel: with fixed statistics it is affine."""
+    if norm.attrs.get("training_mode", 0):
+        raise cannot_reverse(norm, "it is in training mode", "export the model for inference")
+    gamma, variance = constant(norm, 1, "scale"), constant(norm, 4, "variance")
+    factor = gamma.astype(np.float64) / np.sqrt(variance.astype(np.float64) + norm.attrs.get("epsilon", 1e-5))
+    spatial = (1,) * (len(norm.inputs[0].shape) - 2)
+    return (op.scale(rev, y_hat, factor.reshape(-1, *spatial).astype(y_hat.dtype)),)
+
+
+conv = Rule("transposed", _conv, _size)
+gemm = Rule("transposed", _gemm)
+matmul = Rule("transposed", _matmul)
+batch_norm = Rule("scale", _batch_norm)

@@ -1,0 +1,61 @@
+"""What a rule is, and how rules compose."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from revgraph.errors import RevgraphError
+from revgraph.graph import Builder, Tensor, gs
+
+Bottleneck = tuple[Tensor, ...]
+XHats = tuple[Tensor, ...]
+Reverse = Callable[[Builder, gs.Node, Tensor, Bottleneck], XHats]
+
+
+def empty(fwd: Builder, node: gs.Node) -> Bottleneck:
+    """r = (): the layer's reversal needs nothing from the forward pass."""
+    return ()
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """How one layer is reversed, Eq. (2): forward x -> (y, r), reversed (y_hat, r) -> x_hat.
+
+    Attributes:
+        name: What `inspect` calls it.
+        reverse: Emits the reversed layer; returns one x_hat per activation input of the node.
+        bottleneck: Emits r into the forward graph, where it becomes an extra output.
+    """
+
+    name: str
+    reverse: Reverse
+    bottleneck: Callable[[Builder, gs.Node], Bottleneck] = empty
+
+
+def compose(outer: Rule, inner: Rule) -> Rule:
+    """`outer` after `inner`, in the reversed direction; `outer` needs no bottleneck and reverses one input."""
+
+    def reverse(rev: Builder, node: gs.Node, y_hat: Tensor, r: Bottleneck) -> XHats:
+        (x_hat,) = inner.reverse(rev, node, y_hat, r)
+        return outer.reverse(rev, node, x_hat, ())
+
+    return Rule(f"{outer.name} ∘ {inner.name}", reverse, inner.bottleneck)
+
+
+def cannot_reverse(node: gs.Node, why: str, remedy: str) -> RevgraphError:
+    """The error for a node that has a rule, but not for this use of it."""
+    return RevgraphError(f"cannot reverse node '{node.name}' ({node.op})", why, remedy)
+
+
+def constant(node: gs.Node, index: int, what: str) -> np.ndarray:
+    """The values of an input that must be known at compile time.
+
+    Raises:
+        RevgraphError: It is computed at run time.
+    """
+    tensor = node.inputs[index]
+    if not isinstance(tensor, gs.Constant):
+        why = f"its {what} is computed at run time"
+        raise cannot_reverse(node, why, f"make '{tensor.name}' an initializer, or choose --at before this node")
+    return tensor.values

@@ -1,0 +1,116 @@
+"""Reversing layers that only move numbers: the same numbers move back. All are linear, so Eq. (6) holds."""
+
+import math
+
+import numpy as np
+
+from revgraph import op
+from revgraph.graph import Builder, Shape, Tensor, activations, gs, static
+from revgraph.rules.rule import Bottleneck, Rule, XHats, cannot_reverse, constant
+
+KEEP_BATCH = "keep the batch on the first axis, or choose --at before this node"
+
+
+def _pass(rev: Builder, node: gs.Node, y_hat: Tensor, r: Bottleneck) -> XHats:
+    """x_hat = y_hat."""
+    return (y_hat,)
+
+
+def _dropout(rev: Builder, dropout: gs.Node, y_hat: Tensor, r: Bottleneck) -> XHats:
+    """x_hat = y_hat: outside training, dropout does nothing."""
+    if len(dropout.inputs) > 2 and constant(dropout, 2, "training_mode"):
+        raise cannot_reverse(dropout, "it is in training mode", "export the model for inference")
+    return (y_hat,)
+
+
+def _add(rev: Builder, add: gs.Node, y_hat: Tensor, r: Bottleneck) -> XHats:
+    """x_hat = y_hat for every term, summed over the axes that the term was broadcast along."""
+    return tuple(unbroadcast(rev, add, y_hat, x) for x in activations(add))
+
+
+def unbroadcast(rev: Builder, node: gs.Node, y_hat: Tensor, x: Tensor) -> Tensor:
+    """Sum y_hat over the axes along which the node broadcast x."""
+    if len(x.shape) != len(y_hat.shape):
+        raise cannot_reverse(node, f"'{x.name}' has fewer axes than the result, so its batch moves", KEEP_BATCH)
+    pairs = zip(x.shape, y_hat.shape, strict=True)
+    axes = [axis for axis, (n, m) in enumerate(pairs) if axis and n == 1 and m != 1]
+    if not axes:
+        return y_hat
+    shape = [1 if axis in axes else n for axis, n in enumerate(y_hat.shape)]
+    return rev.emit("ReduceSum", y_hat, np.array(axes), dtype=y_hat.dtype, shape=shape, keepdims=1)
+
+
+def _concat(rev: Builder, concat: gs.Node, y_hat: Tensor, r: Bottleneck) -> XHats:
+    """Each input's x_hat is its slice of y_hat."""
+    rank = len(concat.outputs[0].shape)
+    axis = concat.attrs["axis"] % rank
+    sizes = [x.shape[axis] for x in concat.inputs]
+    if axis == 0:
+        raise cannot_reverse(concat, "it joins images along the batch", KEEP_BATCH)
+    if not static(sizes):
+        raise cannot_reverse(concat, f"the sizes along axis {axis} are known at run time only", "fix the input size")
+    ends = np.cumsum(sizes)
+    return tuple(
+        _slice(rev, y_hat, axis, end - size, end, [y_hat.shape[0], *x.shape[1:]])
+        for x, size, end in zip(concat.inputs, sizes, ends, strict=True)
+        if isinstance(x, gs.Variable)
+    )
+
+
+def _slice(rev: Builder, y_hat: Tensor, axis: int, start: int, end: int, shape: Shape) -> Tensor:
+    bounds = (np.array([n]) for n in (start, end, axis))
+    return rev.emit("Slice", y_hat, *bounds, dtype=y_hat.dtype, shape=shape)
+
+
+def _transpose(rev: Builder, transpose: gs.Node, y_hat: Tensor, r: Bottleneck) -> XHats:
+    """The inverse permutation."""
+    x = transpose.inputs[0]
+    perm = transpose.attrs.get("perm", list(reversed(range(len(x.shape)))))
+    if perm[0] != 0:
+        raise cannot_reverse(transpose, "it moves the batch off the first axis", KEEP_BATCH)
+    shape, inverse = [y_hat.shape[0], *x.shape[1:]], np.argsort(perm).tolist()
+    return (rev.emit("Transpose", y_hat, dtype=y_hat.dtype, shape=shape, perm=inverse),)
+
+
+def _size(fwd: Builder, reshape: gs.Node) -> Bottleneck:
+    """r = (size of x,), where x has spatial axes."""
+    x = reshape.inputs[0]
+    return (op.size(fwd, x),) if len(x.shape) > 2 else ()
+
+
+def _reshape(rev: Builder, reshape: gs.Node, y_hat: Tensor, r: Bottleneck) -> XHats:
+    """The shape of x again."""
+    x, y = reshape.inputs[0], reshape.outputs[0]
+    if not _keeps_batch(reshape, x, y):
+        raise cannot_reverse(reshape, f"it turns {x.shape} into {y.shape}, mixing the images of a batch", KEEP_BATCH)
+    return (_reshape_to(rev, y_hat, x, *r),)
+
+
+def _keeps_batch(reshape: gs.Node, x: Tensor, y: Tensor) -> bool:
+    if reshape.op == "Flatten":
+        return bool(reshape.attrs.get("axis", 1) % len(x.shape) == 1)
+    if static(x.shape[1:]) and static(y.shape[1:]):
+        return math.prod(x.shape[1:]) == math.prod(y.shape[1:])
+    target = reshape.inputs[1]
+    # With sizes unknown only the batch may be copied and all the rest flattened.
+    return isinstance(target, gs.Constant) and target.values.tolist() in ([0, -1], [x.shape[0], -1])
+
+
+def _reshape_to(rev: Builder, y_hat: Tensor, x: Tensor, size: Tensor | None = None) -> Tensor:
+    """y_hat in the shape of x; `size` has the spatial part where that is known at run time only."""
+    shape = [y_hat.shape[0], *x.shape[1:]]
+    if static(x.shape[1:]):
+        target: Tensor | np.ndarray = np.array([-1, *x.shape[1:]])
+    else:
+        row = rev.emit("Gather", size, np.array(0), dtype=np.int64, shape=[len(x.shape) - 2])
+        head = np.array([-1, x.shape[1]])
+        target = rev.emit("Concat", head, row, dtype=np.int64, shape=[len(x.shape)], axis=0)
+    return rev.emit("Reshape", y_hat, target, dtype=y_hat.dtype, shape=shape)
+
+
+identity = Rule("1", _pass)
+dropout = Rule("1", _dropout)
+add = Rule("copy", _add)
+concat = Rule("slice", _concat)
+transpose = Rule("transpose back", _transpose)
+reshape = Rule("reshape back", _reshape, _size)

@@ -1,0 +1,168 @@
+"""Running a compilation on onnxruntime; the bottleneck stays where the forward graph left it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+
+from revgraph.errors import RevgraphError, missing_extra
+from revgraph.pair import Compiled
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """What one forward pass leaves behind.
+
+    Attributes:
+        y: The chosen layer's output, (N, ...).
+        outputs: The model's own outputs by name, y among them.
+        taps: The bottleneck r by name, (N, ...), as onnxruntime's values.
+    """
+
+    y: np.ndarray
+    outputs: Mapping[str, np.ndarray]
+    taps: Mapping[str, Any]
+
+
+class Session:
+    """A compilation, ready to run.
+
+    Args:
+        pair: The compilation.
+        threads: onnxruntime's threads within an operator; 0 leaves the choice to it.
+
+    Raises:
+        RevgraphError: onnxruntime is not installed, or cannot run the graphs.
+    """
+
+    def __init__(self, pair: Compiled, *, threads: int = 0) -> None:
+        self.pair = pair
+        self._threads = threads
+        self._forward = _open(pair.forward, threads)
+        self._reversed = _open(pair.reversed, threads)
+
+    @property
+    def x_shape(self) -> tuple[int | str | None, ...]:
+        """The shape of x as the model declares it; names or None where it is free."""
+        return tuple(next(i.shape for i in self._forward.get_inputs() if i.name == self.pair.input))
+
+    def forward(self, x: np.ndarray, **others: np.ndarray) -> Trace:
+        """Run the forward graph.
+
+        Args:
+            x: The input that x_hat belongs to, (N, ...).
+            **others: The model's other inputs, by name.
+
+        Returns:
+            y and the bottleneck.
+
+        Raises:
+            RevgraphError: An input is missing or does not fit.
+        """
+        feeds = {self.pair.input: x, **others}
+        self._check_feeds(feeds)
+        names = [output.name for output in self._forward.get_outputs()]
+        values = dict(zip(names, _run(self._forward, names, feeds), strict=True))
+        taps = {name: values.pop(name) for name in self.pair.taps}
+        outputs = {name: value.numpy() for name, value in values.items()}
+        return Trace(outputs[self.pair.at], outputs, taps)
+
+    def reverse(self, trace: Trace, p: np.ndarray) -> np.ndarray:
+        """Run the reversed graph.
+
+        Args:
+            trace: Of N images.
+            p: (P, *y.shape[1:]), in the dtype of y. P = N, or N = 1 and P projections of that one image.
+
+        Returns:
+            x_hat, (P, *x.shape[1:]).
+
+        Raises:
+            RevgraphError: p does not fit.
+        """
+        (x_hat,) = _run(self._reversed, ["x_hat"], self._reversed_feeds(trace, p))
+        return np.asarray(x_hat.numpy())
+
+    def vanishes_after(self, trace: Trace, p: np.ndarray) -> str | None:
+        """The last reversed tensor that is not all zero, on the way to an x_hat that is; None where x_hat is not.
+
+        It runs the reversed graph once more, keeping everything.
+        """
+        if self.reverse(trace, p).any():
+            return None
+        model = onnx.ModelProto()
+        model.CopyFrom(self.pair.reversed)
+        inner = {value.name: value for value in model.graph.value_info}
+        order = [name for node in model.graph.node for name in node.output if name in inner]
+        signals = [n for n in order if inner[n].type.tensor_type.elem_type == model.graph.output[0].type.tensor_type.elem_type]
+        model.graph.output.extend(inner[name] for name in signals)
+        values = _run(_open(model, self._threads), signals, self._reversed_feeds(trace, p))
+        alive = [name for name, value in zip(signals, values, strict=True) if value.numpy().any()]
+        return alive[-1] if alive else "p"
+
+    def _reversed_feeds(self, trace: Trace, p: np.ndarray) -> dict[str, Any]:
+        n, rows = trace.y.shape[0], p.shape[0] if p.ndim else 0
+        if p.dtype != trace.y.dtype or p.shape[1:] != trace.y.shape[1:] or p.ndim == 0:
+            why = f"y is {trace.y.dtype} {trace.y.shape}"
+            raise RevgraphError(f"p does not fit: it is {p.dtype} {p.shape}", why, "only the first dimension is free")
+        if rows != n and n != 1:
+            why = f"the trace is of {n} images"
+            raise RevgraphError(f"p does not fit: it has {rows} rows", why, f"give {n} rows, or trace one image")
+        return {"p": p, **trace.taps}
+
+    def _check_feeds(self, feeds: Mapping[str, np.ndarray]) -> None:
+        inputs = {value.name: value for value in self._forward.get_inputs()}
+        if feeds.keys() != inputs.keys():
+            given, wanted = (", ".join(f"'{name}'" for name in names) for names in (feeds, inputs))
+            raise RevgraphError("the inputs do not fit", f"given were {given}", f"the model has {wanted}")
+        for name, values in feeds.items():
+            declared = inputs[name].shape
+            fits = len(declared) == values.ndim and all(
+                not isinstance(n, int) or n == m for n, m in zip(declared, values.shape, strict=True)
+            )
+            if not fits or _ONNX_TYPES.get(str(values.dtype)) != inputs[name].type:
+                what = f"input '{name}' does not fit: it is {values.dtype} {values.shape}"
+                raise RevgraphError(what, f"the model wants {inputs[name].type} {declared}", "convert it first")
+
+
+_ONNX_TYPES = {"float32": "tensor(float)", "float64": "tensor(double)"} | {
+    name: f"tensor({name})" for name in ("float16", "uint8", "int8", "uint16", "int16", "int32", "int64", "bool")
+}
+
+
+def _open(model: onnx.ModelProto, threads: int) -> Any:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise missing_extra("cannot run a network", "onnxruntime", "cpu") from error
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    try:
+        return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise _refused(error) from error
+
+
+def _run(session: Any, outputs: list[str], feeds: Mapping[str, Any]) -> list[Any]:
+    import onnxruntime
+
+    values = {
+        name: onnxruntime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(value))
+        if isinstance(value, np.ndarray)
+        else value
+        for name, value in feeds.items()
+    }
+    try:
+        return list(session.run_with_ort_values(outputs, values))
+    except Exception as error:
+        raise _refused(error) from error
+
+
+def _refused(error: Exception) -> Exception:
+    """onnxruntime's own exceptions are about the model or its inputs; any other is a bug and stays as it is."""
+    if type(error).__module__.startswith("onnxruntime"):
+        return RevgraphError("onnxruntime cannot run this network", str(error), "check that the model itself runs there")
+    return error
