@@ -1,9 +1,9 @@
-"""Any CNN becomes one that the rules fit: ordered passes that leave its function and its outputs' names alone."""
+"""Any CNN becomes one that the rules fit: ordered passes that leave alone what it computes."""
 
-import difflib
 import itertools
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import onnx
@@ -14,7 +14,7 @@ import onnx.version_converter
 
 from revgraph import weights
 from revgraph.errors import RevgraphError
-from revgraph.graph import Tensor, activations, gs, producer, static, tensor_names
+from revgraph.graph import activations, gs, static, tensor_names
 from revgraph.op import TAPS
 from revgraph.window import Window, explicit_pads
 
@@ -77,7 +77,8 @@ def check(model: onnx.ModelProto) -> onnx.ModelProto:
             continue
         if node.domain not in ("", "ai.onnx"):
             what = f"cannot take node '{node.name or node.output[0]}' ({node.domain}.{node.op_type})"
-            raise RevgraphError(what, f"'{node.domain}' is not ONNX's own domain", "export with standard operators only")
+            why = f"'{node.domain}' is not ONNX's own domain"
+            raise RevgraphError(what, why, "export with standard operators only")
         if not onnx.defs.has(node.op_type):
             what = f"cannot take node '{node.name or node.output[0]}' ({node.op_type})"
             raise RevgraphError(what, "ONNX has no such operator", "export with standard operators only")
@@ -94,7 +95,7 @@ def inline_functions(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def separate_inputs(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Initializers that are also listed as inputs, as before IR 4, are no inputs; IR rises to what allows that."""
+    """Initializers listed as inputs too, as before IR 4, are no inputs; IR rises to what allows that."""
     initializers = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in initializers]
     del model.graph.input[:]
@@ -104,7 +105,7 @@ def separate_inputs(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def name_nodes(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Unnamed nodes are named after their first output; names repeat no more, and leave room for their taps."""
+    """Unnamed nodes are named after their first output; no name repeats, and none hides a tap's."""
     taken, tensors = set[str](), set(tensor_names(model))
     for node in model.graph.node:
         stem = node.name or next(filter(None, node.output), node.op_type)
@@ -125,7 +126,8 @@ def convert_opset(model: onnx.ModelProto) -> onnx.ModelProto:
         return onnx.version_converter.convert_version(model, target)
     except (RuntimeError, ValueError, onnx.checker.ValidationError) as error:
         remedy = f"export it at an opset from {OPSETS[0]} to {OPSETS[1]}"
-        raise RevgraphError(f"cannot convert this model from opset {version} to {target}", str(error), remedy) from error
+        what = f"cannot convert this model from opset {version} to {target}"
+        raise RevgraphError(what, str(error), remedy) from error
 
 
 def infer_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -155,30 +157,33 @@ def rename_reserved(graph: gs.Graph) -> None:
     for name in RESERVED:
         tensor = tensors.get(name)
         if any(t is tensor for t in (*graph.inputs, *graph.outputs)):
-            raise RevgraphError(f"cannot compile a model with an input or output called '{name}'", "the reversed file uses that name", "rename it")
+            what = f"cannot compile a model with an input or output called '{name}'"
+            raise RevgraphError(what, "the reversed file uses that name", "rename it")
         if tensor is not None:
             tensor.name = next(n for i in itertools.count(1) if (n := f"{name}_{i}") not in tensors)
 
 
-FOLDABLE = frozenset(
-    "Add Cast Concat Constant ConstantOfShape Div Expand Gather Identity Mul Range Reshape Shape Size Slice Squeeze Sub "
-    "Transpose Unsqueeze".split()
-)
+# fmt: off
+FOLDABLE = frozenset({
+    "Add", "Cast", "Concat", "Constant", "ConstantOfShape", "Div", "Expand", "Gather", "Identity", "Mul",
+    "Range", "Reshape", "Shape", "Size", "Slice", "Squeeze", "Sub", "Transpose", "Unsqueeze",
+})
+# fmt: on
 
 
 def fold_constants(graph: gs.Graph) -> None:
-    """Nodes of constants alone become constants, up to MAX_FOLDED elements; Shape of a static shape does too."""
+    """Nodes of constants alone become constants of at most MAX_FOLDED elements; so does a static Shape."""
     graph.toposort()
-    for node in list(graph.nodes):
-        if node.op in FOLDABLE and len(node.outputs) == 1 and (values := _fold(node)) is not None:
-            output = node.outputs[0]
-            if any(output is tensor for tensor in graph.outputs):
-                continue
+    for node in graph.nodes:
+        output = node.outputs[0] if len(node.outputs) == 1 else None
+        if node.op not in FOLDABLE or output is None or any(output is tensor for tensor in graph.outputs):
+            continue
+        if (values := _fold(node, graph.opset)) is not None:
             node.outputs.clear()
             output.to_constant(values)
 
 
-def _fold(node: gs.Node) -> np.ndarray | None:
+def _fold(node: gs.Node, opset: int) -> np.ndarray | None:
     if node.op in ("Shape", "Size"):
         shape = node.inputs[0].shape
         if not static(shape):
@@ -187,28 +192,25 @@ def _fold(node: gs.Node) -> np.ndarray | None:
         return np.array(part if node.op == "Shape" else math.prod(shape), np.int64)
     if activations(node) or _elements(node) > MAX_FOLDED:
         return None
-    feeds = {t.name: t.values for t in node.inputs if not t.is_empty()}
-    if node.op == "Constant" and isinstance(node.attrs.get("value"), gs.Constant):
-        return node.attrs["value"].values
-    inputs = [onnx.helper.make_tensor_value_info(n, _elem_type(v), v.shape) for n, v in feeds.items()]
-    outputs = [onnx.helper.make_empty_tensor_value_info(node.outputs[0].name)]
-    proto = gs.exporters.onnx_exporter.OnnxExporter.export_node(node)
-    single = onnx.helper.make_graph([proto], "fold", inputs, outputs)
-    opsets = [onnx.helper.make_opsetid("", OPSETS[0])]
-    model = onnx.helper.make_model(single, opset_imports=opsets)
-    return np.asarray(onnx.reference.ReferenceEvaluator(model).run(None, feeds)[0])
-
-
-def _elem_type(values: np.ndarray) -> int:
-    return int(onnx.helper.np_dtype_to_tensor_dtype(values.dtype))
+    feeds: dict[str, Any] = {tensor.name: tensor.values for tensor in node.inputs if not tensor.is_empty()}
+    exporter = gs.exporters.onnx_exporter.OnnxExporter
+    single = onnx.helper.make_graph([exporter.export_node(node)], "fold", [], [])
+    single.input.extend(onnx.helper.make_empty_tensor_value_info(name) for name in feeds)
+    single.output.append(onnx.helper.make_empty_tensor_value_info(node.outputs[0].name))
+    model = onnx.helper.make_model(single, opset_imports=[onnx.helper.make_opsetid("", opset)])
+    try:
+        (values,) = onnx.reference.ReferenceEvaluator(model).run(None, feeds)
+    except Exception:  # whatever the evaluator makes of an odd constant: the node is left as it is
+        return None
+    return np.asarray(values)
 
 
 def _elements(node: gs.Node) -> int:
-    """Elements of the node's result where it could be more than its inputs hold."""
-    if node.op == "ConstantOfShape":
-        return int(np.prod(node.inputs[0].values.astype(object)))
+    """Elements of the node's result, where its inputs' values can make that larger than they are."""
+    if node.op in ("ConstantOfShape", "Expand"):
+        return math.prod(map(int, node.inputs[-1].values.ravel()))
     if node.op == "Range":
-        start, limit, delta = (t.values.item() for t in node.inputs)
+        start, limit, delta = (tensor.values.item() for tensor in node.inputs)
         return int((limit - start) / delta) if delta else 0
     return 0
 
@@ -224,9 +226,10 @@ def resolve_auto_pad(graph: gs.Graph) -> None:
         if x.shape is None:
             continue
         window = Window.of({k: v for k, v in node.attrs.items() if k != "pads"}, kernel)
-        if node.op == "MaxPool" and mode != "VALID" and max(window.dilations) > 1:
-            why = "onnxruntime ignores the dilations of a MaxPool with auto_pad SAME"
-            raise RevgraphError(f"cannot take node '{node.name}' (MaxPool)", why, "export it with explicit pads")
+        if mode != "VALID" and max(window.dilations) > 1:
+            why = "onnxruntime ignores or refuses dilations beside auto_pad SAME"
+            what = f"cannot take node '{node.name}' ({node.op})"
+            raise RevgraphError(what, why, "export it with explicit pads")
         # With stride 1 the pads of SAME are the same for every size.
         size = [1 if s == 1 else n for n, s in zip(x.shape[2:], window.strides, strict=True)]
         if static(size) or mode == "VALID":
@@ -236,93 +239,3 @@ def resolve_auto_pad(graph: gs.Graph) -> None:
 
 
 GRAPH_PASSES: tuple[Callable[[gs.Graph], object], ...] = (fold_constants, rename_reserved, resolve_auto_pad)
-
-
-# ---------------------------------------------------------------- what LAYER and --input mean
-
-
-def find_layer(graph: gs.Graph, at: str | None) -> gs.Variable:
-    """The tensor that LAYER names: a tensor's name, else a node's; by default the one before the softmax.
-
-    Raises:
-        RevgraphError: Nothing is called so, or it is not one that can be reversed.
-    """
-    if at is None:
-        return _before_softmax(graph.outputs[0])
-    tensors = {t.name: t for t in graph.tensors().values() if isinstance(t, gs.Variable)}
-    nodes = {node.name: node.outputs[0] for node in graph.nodes}
-    if at not in tensors and at not in nodes:
-        nearest = difflib.get_close_matches(at, [*tensors, *nodes], n=5, cutoff=0)
-        names = ", ".join(f"'{name}'" for name in dict.fromkeys(nearest))
-        raise RevgraphError(f"no layer '{at}'", "no tensor and no node is called so", f"the nearest names are {names}")
-    return tensors.get(at) or nodes[at]
-
-
-THROUGH = ("Identity", "Cast", "Flatten", "Reshape", "Squeeze")
-
-
-def _before_softmax(output: gs.Variable) -> gs.Variable:
-    """Footnote 3: the network only till the layer before the softmax."""
-    node = producer(output)
-    while node is not None and node.op in THROUGH:
-        node = producer(node.inputs[0])
-    return node.inputs[0] if node is not None and node.op in ("Softmax", "LogSoftmax") else output
-
-
-def find_input(graph: gs.Graph, y: gs.Variable, name: str | None) -> gs.Variable:
-    """The input that x_hat belongs to: by default the only one that y depends on.
-
-    Raises:
-        RevgraphError: There are several, none, or it cannot be one.
-    """
-    what = f"cannot reverse from '{y.name}'"
-    if any(y is tensor for tensor in graph.inputs):
-        raise RevgraphError(what, "it is an input of the model", "choose a layer with --at")
-    reached = ancestors([y])
-    inputs = [x for x in graph.inputs if x.name in reached]
-    listed = ", ".join(f"'{x.name}'" for x in inputs)
-    if name is not None:
-        chosen = [x for x in graph.inputs if x.name == name]
-        if not chosen:
-            names = ", ".join(f"'{x.name}'" for x in graph.inputs)
-            raise RevgraphError(f"no input '{name}'", "the model has none called so", f"its inputs are {names}")
-        if name not in reached:
-            raise RevgraphError(what, f"it does not depend on '{name}'", f"it depends on {listed}")
-        inputs = chosen
-    if not inputs:
-        raise RevgraphError(what, "it depends on no input", "choose another layer with --at")
-    if len(inputs) > 1:
-        raise RevgraphError(what, f"it depends on several inputs, {listed}", "choose one with --input")
-    _check_ends(what, inputs[0], y)
-    return inputs[0]
-
-
-def _check_ends(what: str, x: gs.Variable, y: gs.Variable) -> None:
-    if x.shape is None or not 3 <= len(x.shape) <= 5:
-        raise RevgraphError(what, f"its input '{x.name}' has shape {x.shape}", "x needs 3 to 5 axes, (N, C, ...)")
-    if y.dtype is None or not np.issubdtype(y.dtype, np.floating):
-        raise RevgraphError(what, f"its elements are {y.dtype}, not floating-point", "choose another layer with --at")
-    if not y.shape or (static(both := (x.shape[0], y.shape[0])) and both[0] != both[1]):
-        raise RevgraphError(what, f"its shape {y.shape} has no batch axis", "choose a layer of shape (N, ...)")
-
-
-def ancestors(tensors: Iterable[Tensor]) -> set[str]:
-    """Names of all tensors that these are computed from, themselves included."""
-    seen, waiting = set[str](), list(tensors)
-    while waiting:
-        tensor = waiting.pop()
-        if tensor.name not in seen:
-            seen.add(tensor.name)
-            waiting.extend(t for node in tensor.inputs for t in node.inputs if not t.is_empty())
-    return seen
-
-
-def descendants(x: Tensor) -> set[str]:
-    """Names of all tensors computed from x, itself included."""
-    seen, waiting = set[str](), [x]
-    while waiting:
-        tensor = waiting.pop()
-        if tensor.name not in seen:
-            seen.add(tensor.name)
-            waiting.extend(t for node in tensor.outputs for t in node.outputs)
-    return seen

@@ -8,9 +8,9 @@ from pathlib import Path
 import onnx
 
 import revgraph
-from revgraph import canonical, files, pair, variants, weights
+from revgraph import canonical, files, layer, pair, variants, weights
 from revgraph.errors import RevgraphError
-from revgraph.graph import Builder, gs, tensor_names
+from revgraph.graph import Builder, gs
 from revgraph.lower.portable import PORTABLE
 from revgraph.lower.target import Target, lower
 from revgraph.pair import Compiled
@@ -33,8 +33,8 @@ def compile(
     Args:
         model: An ONNX file, or the model itself.
         variant: One of the eight of Fig. 3, as `revgraph.VARIANTS` names them.
-        at: The layer whose output is y: a tensor's name, else a node's. By default the input of the softmax that
-            the first output comes from, else the first output.
+        at: The layer whose output is y: a tensor's name, else a node's. By default the input of the softmax
+            that the first output comes from, else the first output.
         input: The input that x_hat belongs to; by default the only one that y depends on.
         lrn: "identity" or "bp", the reversal of LRN; by default the variant's own.
         target: Where the result shall run.
@@ -48,10 +48,10 @@ def compile(
     _check_choice("variant", variant, variants.VARIANTS)
     _check_choice("reversal of LRN", lrn or "identity", variants.LRN)
     _check_choice("target", target, TARGETS)
-    source, name, sha256 = _source(model)
+    source, name, sha256 = read_source(model)
     graph = canonical.canonicalise(source)
-    y = canonical.find_layer(graph, at)
-    x = canonical.find_input(graph, y, input)
+    y = layer.find_layer(graph, at)
+    x = layer.find_input(graph, y, input)
     if not any(y is output for output in graph.outputs):
         graph.outputs.append(y)
     taken = {name for tensor in graph.tensors().values() for name in (tensor.name,)} | {"p", "x_hat"}
@@ -81,7 +81,7 @@ def _check_choice(what: str, name: str, known: Iterable[str]) -> None:
         raise RevgraphError(f"unknown {what}", f"'{name}'", f"known: {', '.join(known)}")
 
 
-def _source(model: str | Path | onnx.ModelProto) -> tuple[onnx.ModelProto, str, str]:
+def read_source(model: str | Path | onnx.ModelProto) -> tuple[onnx.ModelProto, str, str]:
     """The model, its name, and its sha256."""
     if isinstance(model, onnx.ModelProto):
         content = model.SerializeToString(deterministic=True)
@@ -91,9 +91,9 @@ def _source(model: str | Path | onnx.ModelProto) -> tuple[onnx.ModelProto, str, 
 
 
 def _export(graph: gs.Graph, source: onnx.ModelProto | None) -> onnx.ModelProto:
-    """The graph as a model that onnx.checker accepts, with the source's texts, which onnx-graphsurgeon drops."""
+    """The graph as a checked model, with the source's texts, which onnx-graphsurgeon drops."""
     graph.ir_version = graph.ir_version or canonical.IRS[0]
-    model = gs.export_onnx(graph)
+    model: onnx.ModelProto = gs.export_onnx(graph)
     model.producer_name, model.producer_version = "revgraph", revgraph.__version__
     if source is not None:
         _restore_texts(model, source)

@@ -1,10 +1,12 @@
-"""Reading and writing ONNX files: nothing outside the model's folder is read, nothing half-written is left."""
+"""Reading and writing files: nothing outside the model's folder is read, nothing half-written is left."""
 
 import contextlib
+import errno
 import hashlib
 import os
+import secrets
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import onnx
@@ -43,7 +45,9 @@ def _read(path: Path) -> bytes:
     try:
         size = path.stat().st_size
         if size > MAX_BYTES:
-            raise _unreadable(path, "it is larger than 2 GiB, protobuf's limit", "keep weights as external data")
+            raise _unreadable(
+                path, "it is larger than 2 GiB, protobuf's limit", "keep weights as external data"
+            )
         content = path.read_bytes()
     except FileNotFoundError as error:
         raise _unreadable(path, "there is no such file") from error
@@ -65,7 +69,8 @@ def _load_external(model: onnx.ModelProto, path: Path) -> None:
     for tensor in tensors:
         location = next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
         if Path(location).is_absolute() or not (folder / location).resolve().is_relative_to(folder):
-            raise _unreadable(path, f"the data of '{tensor.name}' lies outside its folder: '{location}'", remedy)
+            why = f"the data of '{tensor.name}' lies outside its folder: '{location}'"
+            raise _unreadable(path, why, remedy)
     try:
         for tensor in tensors:
             external_data_helper.load_external_data_for_tensor(tensor, str(folder))
@@ -107,15 +112,32 @@ def write_all(contents: Mapping[Path, bytes], stale: tuple[Path, ...] = ()) -> N
         raise RevgraphError(f"cannot write '{where}'", why, "choose another place with -o") from error
 
 
+@contextlib.contextmanager
+def staging() -> Iterator[Callable[[Path], Path]]:
+    """Files that appear in their places together at the end, or not at all if something fails before.
+
+    Yields:
+        A function from a file's place to the path to write it at.
+    """
+    with tempfile.TemporaryDirectory(prefix="revgraph-") as folder:
+        staged: dict[Path, Path] = {}
+
+        def stage(path: Path) -> Path:
+            return staged.setdefault(path, Path(folder) / f"{len(staged)}{path.suffix}")
+
+        yield stage
+        for path, temporary in staged.items():
+            write_all({path: temporary.read_bytes()})
+
+
 def _write_beside(path: Path, content: bytes) -> Path:
     if path.is_dir():
-        raise IsADirectoryError(21, "it is a folder", str(path))
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        raise IsADirectoryError(errno.EISDIR, "it is a folder", str(path))
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        with temporary.open("xb") as file:
             file.write(content)
-            os.fchmod(file.fileno(), 0o644) if hasattr(os, "fchmod") else None
     except BaseException:
-        os.unlink(name)
+        temporary.unlink(missing_ok=True)
         raise
-    return Path(name)
+    return temporary

@@ -3,7 +3,7 @@
 import contextlib
 import io
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import onnx
@@ -15,10 +15,23 @@ with contextlib.redirect_stdout(io.StringIO()):  # it logs to stdout, where resu
 
 G_LOGGER.severity = G_LOGGER.CRITICAL + 1
 
+__all__ = [
+    "DOMAIN",
+    "Builder",
+    "Shape",
+    "Tensor",
+    "activations",
+    "gs",
+    "producer",
+    "replace",
+    "static",
+    "tensor_names",
+]
+
 DOMAIN = "revgraph"
 """Domain of the middle form's own operators; none of them survives lowering."""
 
-Tensor = gs.Variable | gs.Constant
+Tensor: TypeAlias = gs.Variable | gs.Constant
 Shape = Sequence[int | str | None]
 
 
@@ -109,7 +122,7 @@ def replace(node: gs.Node, tensor: gs.Variable) -> None:
     """Let the producer of `tensor` write the node's first output in its stead; the node is then unused."""
     output = node.outputs[0]
     node.outputs.clear()
-    writer = producer(tensor)
+    writer = tensor.inputs[0]
     writer.outputs[[t is tensor for t in writer.outputs].index(True)] = output
     output.dtype, output.shape = tensor.dtype, tensor.shape
 
@@ -121,7 +134,8 @@ def static(dims: Shape | None) -> bool:
 
 def tensor_names(model: onnx.ModelProto) -> Iterator[str]:
     """Every tensor name of the model's main graph."""
-    for value in (*model.graph.input, *model.graph.output, *model.graph.initializer):
-        yield value.name
-    for node in model.graph.node:
+    graph = model.graph
+    yield from (value.name for value in (*graph.input, *graph.output))
+    yield from (tensor.name for tensor in graph.initializer)
+    for node in graph.node:
         yield from filter(None, (*node.input, *node.output))

@@ -56,7 +56,13 @@ def _layer(rev: Builder, op: str, *inputs: Tensor, like: Tensor, **attributes: A
 
 
 def conv_transposed(
-    rev: Builder, y_hat: Tensor, weight: Tensor | np.ndarray, size: Tensor, like: Tensor, window: Window, group: int
+    rev: Builder,
+    y_hat: Tensor,
+    weight: Tensor | np.ndarray,
+    size: Tensor,
+    like: Tensor,
+    window: Window,
+    group: int,
 ) -> gs.Variable:
     """vec x_hat = rho(F)^T vec y_hat. Eq. (6).
 
@@ -75,7 +81,7 @@ def conv_transposed(
 def gemm_transposed(
     rev: Builder, y_hat: Tensor, weight: Tensor, like: Tensor, alpha: float = 1.0, transposed: bool = False
 ) -> gs.Variable:
-    """x_hat = alpha * y_hat W^T for y = alpha * x W; `transposed` where the forward layer is x W^T. Eq. (6)."""
+    """x_hat = alpha * y_hat W^T for y = alpha * x W; `transposed` where that is x W^T. Eq. (6)."""
     return _layer(rev, "GemmTransposed", y_hat, weight, like=like, alpha=alpha, transB=int(transposed))
 
 

@@ -1,7 +1,6 @@
 """A compilation: the tapped forward graph, the reversed graph, and what ties them together."""
 
 import hashlib
-import itertools
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -55,7 +54,7 @@ class Compiled:
         return tuple(json.loads(self.metadata["taps"]))
 
     def fused(self) -> onnx.ModelProto:
-        """Both graphs as one model: the model's inputs and p -> the model's outputs, y, x_hat. Weights are shared."""
+        """One model, weights shared: the model's inputs and p -> the model's outputs, y and x_hat."""
         model = onnx.ModelProto()
         model.CopyFrom(self.forward)
         graph, other, taps = model.graph, self.reversed.graph, set(self.taps)
@@ -135,12 +134,15 @@ def load(folder: str | Path, variant: str | None = None) -> Compiled:
     Raises:
         RevgraphError: There is none, there are several, or the files do not belong together.
     """
-    found = {stem: paths for stem, paths in _compilations(Path(folder)) if variant in (None, stem.rpartition(".")[2])}
+    compilations = _compilations(Path(folder))
+    found = {stem: paths for stem, paths in compilations if variant in (None, stem.rpartition(".")[2])}
     if not found:
         wanted = "" if variant is None else f" for {variant}"
-        raise RevgraphError(f"no compilation{wanted} in '{folder}'", "no such files", "make one with revgraph compile")
+        what = f"no compilation{wanted} in '{folder}'"
+        raise RevgraphError(what, "no such files", "make one with revgraph compile")
     if len(found) > 1:
-        raise RevgraphError(f"several compilations in '{folder}'", ", ".join(sorted(found)), "choose one with --variant")
+        what = f"several compilations in '{folder}'"
+        raise RevgraphError(what, ", ".join(sorted(found)), "choose one with --variant")
     ((stem, paths),) = found.items()
     name = stem.rpartition(".")[0]
     models = [files.read_model(path)[0] for path in paths]
@@ -157,7 +159,8 @@ def holds_compilation(folder: Path) -> bool:
 def _compilations(folder: Path) -> Iterable[tuple[str, tuple[Path, ...]]]:
     """`<model>.<variant>` and its files, for every compilation in the folder."""
     if not folder.is_dir():
-        raise RevgraphError(f"cannot read '{folder}'", "there is no such folder", "make one with revgraph compile")
+        what = f"cannot read '{folder}'"
+        raise RevgraphError(what, "there is no such folder", "make one with revgraph compile")
     for path in sorted(folder.glob("*.onnx")):
         stem, _, part = path.stem.rpartition(".")
         if part == "forward":
@@ -201,8 +204,3 @@ def _split(name: str, path: Path, model: onnx.ModelProto) -> Compiled:
     for part in (forward, reverse):
         onnx.helper.set_model_props(part, {e.key: e.value for e in model.metadata_props})
     return tie(name, forward, reverse, {})
-
-
-def unique(names: Iterable[str]) -> list[str]:
-    """Names in order, each once."""
-    return list(dict.fromkeys(itertools.chain(names)))

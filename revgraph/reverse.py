@@ -2,17 +2,11 @@
 
 from collections import defaultdict
 
-from revgraph.canonical import ancestors, descendants
 from revgraph.errors import RevgraphError
 from revgraph.graph import Builder, Tensor, activations, gs, static
+from revgraph.layer import path
 from revgraph.rules.rule import Bottleneck, XHats
 from revgraph.variants import Variant
-
-
-def path(graph: gs.Graph, x: gs.Variable, y: gs.Variable) -> list[gs.Node]:
-    """The nodes between x and y, in topological order."""
-    live = descendants(x) & ancestors([y])
-    return [node for node in graph.nodes if any(tensor.name in live for tensor in node.outputs)]
 
 
 def reverse(fwd: Builder, table: Variant, x: gs.Variable, y: gs.Variable) -> Builder:
@@ -36,7 +30,10 @@ def reverse(fwd: Builder, table: Variant, x: gs.Variable, y: gs.Variable) -> Bui
     contributions: dict[str, list[Tensor]] = defaultdict(list, {y.name: [p]})
     for node in reversed(path(fwd.graph, x, y)):
         if node.outputs[0].name not in contributions:
-            what, why = f"cannot reverse node '{node.name}' ({node.op})", "an output other than its first is used"
+            what, why = (
+                f"cannot reverse node '{node.name}' ({node.op})",
+                "an output other than its first is used",
+            )
             raise RevgraphError(what, why, "choose --at before this node")
         y_hat = _total(rev, node.outputs[0], contributions)
         for source, x_hat in zip(activations(node), reverse_layer(fwd, rev, table, node, y_hat), strict=True):
@@ -66,10 +63,14 @@ def _check_layer(table: Variant, node: gs.Node) -> None:
         raise RevgraphError(what, f"no rule for {node.op}", f"rules exist for {', '.join(sorted(table))}")
     for tensor in (*activations(node), node.outputs[0]):
         if tensor.shape is None:
-            raise RevgraphError(what, f"the shape of '{tensor.name}' is not known", "export with fixed shapes")
+            raise RevgraphError(
+                what, f"the shape of '{tensor.name}' is not known", "export with fixed shapes"
+            )
     batch = [tensor.shape[0] if tensor.shape else None for tensor in (node.outputs[0], *activations(node))]
     if static(batch) and len(set(batch)) > 1:
-        raise RevgraphError(what, f"it changes the batch from {batch[1:]} to {batch[0]}", "keep the batch first")
+        raise RevgraphError(
+            what, f"it changes the batch from {batch[1:]} to {batch[0]}", "keep the batch first"
+        )
 
 
 def _declare(rev: gs.Graph, r: Bottleneck) -> Bottleneck:

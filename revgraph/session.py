@@ -86,7 +86,7 @@ class Session:
         return np.asarray(x_hat.numpy())
 
     def vanishes_after(self, trace: Trace, p: np.ndarray) -> str | None:
-        """The last reversed tensor that is not all zero, on the way to an x_hat that is; None where x_hat is not.
+        """The last layer whose x_hat is not all zero, on the way to an x_hat that is; else None.
 
         It runs the reversed graph once more, keeping everything.
         """
@@ -96,20 +96,33 @@ class Session:
         model.CopyFrom(self.pair.reversed)
         inner = {value.name: value for value in model.graph.value_info}
         order = [name for node in model.graph.node for name in node.output if name in inner]
-        signals = [n for n in order if inner[n].type.tensor_type.elem_type == model.graph.output[0].type.tensor_type.elem_type]
+        floating = model.graph.output[0].type.tensor_type.elem_type
+        signals = [name for name in order if inner[name].type.tensor_type.elem_type == floating]
         model.graph.output.extend(inner[name] for name in signals)
         values = _run(_open(model, self._threads), signals, self._reversed_feeds(trace, p))
-        alive = [name for name, value in zip(signals, values, strict=True) if value.numpy().any()]
-        return alive[-1] if alive else "p"
+        alive = ["p", *(name for name, value in zip(signals, values, strict=True) if value.numpy().any())]
+        return self._layer(alive[-1])
+
+    def _layer(self, tensor: str) -> str:
+        """The forward node or tensor that a reversed tensor `<name>/<operator>...` belongs to."""
+        graph = self.pair.forward.graph
+        known = {name for node in graph.node for name in (node.name, *node.output)}
+        while tensor not in known and "/" in tensor:
+            tensor = tensor.rpartition("/")[0]
+        return tensor
 
     def _reversed_feeds(self, trace: Trace, p: np.ndarray) -> dict[str, Any]:
         n, rows = trace.y.shape[0], p.shape[0] if p.ndim else 0
         if p.dtype != trace.y.dtype or p.shape[1:] != trace.y.shape[1:] or p.ndim == 0:
             why = f"y is {trace.y.dtype} {trace.y.shape}"
-            raise RevgraphError(f"p does not fit: it is {p.dtype} {p.shape}", why, "only the first dimension is free")
+            raise RevgraphError(
+                f"p does not fit: it is {p.dtype} {p.shape}", why, "only the first dimension is free"
+            )
         if rows != n and n != 1:
             why = f"the trace is of {n} images"
-            raise RevgraphError(f"p does not fit: it has {rows} rows", why, f"give {n} rows, or trace one image")
+            raise RevgraphError(
+                f"p does not fit: it has {rows} rows", why, f"give {n} rows, or trace one image"
+            )
         return {"p": p, **trace.taps}
 
     def _check_feeds(self, feeds: Mapping[str, np.ndarray]) -> None:
@@ -124,11 +137,14 @@ class Session:
             )
             if not fits or _ONNX_TYPES.get(str(values.dtype)) != inputs[name].type:
                 what = f"input '{name}' does not fit: it is {values.dtype} {values.shape}"
-                raise RevgraphError(what, f"the model wants {inputs[name].type} {declared}", "convert it first")
+                raise RevgraphError(
+                    what, f"the model wants {inputs[name].type} {declared}", "convert it first"
+                )
 
 
 _ONNX_TYPES = {"float32": "tensor(float)", "float64": "tensor(double)"} | {
-    name: f"tensor({name})" for name in ("float16", "uint8", "int8", "uint16", "int16", "int32", "int64", "bool")
+    name: f"tensor({name})"
+    for name in ("float16", "uint8", "int8", "uint16", "int16", "int32", "int64", "bool")
 }
 
 
@@ -141,7 +157,9 @@ def _open(model: onnx.ModelProto, threads: int) -> Any:
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
     try:
-        return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(
+            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
     except Exception as error:
         raise _refused(error) from error
 
@@ -162,7 +180,8 @@ def _run(session: Any, outputs: list[str], feeds: Mapping[str, Any]) -> list[Any
 
 
 def _refused(error: Exception) -> Exception:
-    """onnxruntime's own exceptions are about the model or its inputs; any other is a bug and stays as it is."""
+    """onnxruntime's own exceptions are about the model or its inputs; any other is a bug."""
     if type(error).__module__.startswith("onnxruntime"):
-        return RevgraphError("onnxruntime cannot run this network", str(error), "check that the model itself runs there")
+        remedy = "check that the model itself runs there"
+        return RevgraphError("onnxruntime cannot run this network", str(error), remedy)
     return error

@@ -38,6 +38,17 @@ VARIANTS: Mapping[str, Variant] = {
 }
 # fmt: on
 
+TITLES: Mapping[str, str] = {
+    "identity": "back-propagation without ReLU",
+    "deconvnet": "DeConvNet",
+    "salinet": "SaliNet, gradient saliency",
+    "desalinet": "DeSaliNet, guided backpropagation",
+    "identity-centre": "no bottleneck at all",
+    "deconvnet-centre": "DeConvNet without switches",
+    "salinet-centre": "SaliNet without switches",
+    "desalinet-centre": "DeSaliNet without switches",
+}
+
 LRN: Mapping[str, Rule] = {"identity": norm.identity, "bp": norm.bp}
 """The third axis: Sect. 3.1 sets it apart from the eight, and footnote 5 changes it again."""
 
@@ -49,8 +60,7 @@ def rules(variant: str, lrn: str | None = None) -> Variant:
         variant: A name in VARIANTS.
         lrn: A name in LRN; None for the variant's own.
     """
-    own = VARIANTS[variant]
-    return LINEAR | own | ({} if lrn is None else {"LRN": LRN[lrn]})
+    return {**LINEAR, **VARIANTS[variant], **({} if lrn is None else {"LRN": LRN[lrn]})}
 
 
 def lrn_of(variant: str) -> str:

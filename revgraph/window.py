@@ -93,7 +93,8 @@ class Window:
             at = np.arange(o)[:, None] * s + np.arange(k) * d - b
             low, high = (-b, n + e) if padding else (0, n)
             axes.append(((at >= low) & (at < high)).sum(axis=1))
-        return np.prod(np.meshgrid(*axes, indexing="ij"), axis=0)
+        grid: np.ndarray = np.prod(np.meshgrid(*axes, indexing="ij"), axis=0)
+        return grid
 
     def one_hot(self) -> np.ndarray:
         """float32 (1, 1, *kernel): a kernel that is 1 at the centre."""

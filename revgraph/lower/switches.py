@@ -27,7 +27,9 @@ def _plane_positions(fwd: Builder, switches: gs.Node) -> Tensor:
 
 def _pool_outputs(x: Tensor, switches: gs.Node) -> tuple[Tensor, Tensor]:
     """Both outputs of the forward MaxPool that the tap belongs to, which gets its second one here."""
-    pool = next(node for node in x.outputs if node.op == "MaxPool" and f"{node.name}/switches" == switches.name)
+    pool = next(
+        node for node in x.outputs if node.op == "MaxPool" and f"{node.name}/switches" == switches.name
+    )
     y = pool.outputs[0]
     if len(pool.outputs) == 1:
         pool.outputs.append(gs.Variable(f"{switches.name}/indices", np.dtype(np.int64), y.shape))
@@ -58,7 +60,9 @@ def _scatter_add(rev: Builder, unpool: gs.Node) -> Tensor:
     x_hat = rev.emit(
         "ScatterElements", zeros, at, values, dtype=dtype, shape=zeros.shape, axis=2, reduction="add"
     )
-    target = rev.emit("Concat", np.array([0, channels]), dims, dtype=np.int64, shape=[len(spatial) + 2], axis=0)
+    target = rev.emit(
+        "Concat", np.array([0, channels]), dims, dtype=np.int64, shape=[len(spatial) + 2], axis=0
+    )
     return rev.emit("Reshape", x_hat, target, dtype=dtype, shape=[rows, channels, *spatial])
 
 

@@ -26,7 +26,7 @@ def _gemm(rev: Builder, gemm: gs.Node, y_hat: Tensor, r: Bottleneck) -> XHats:
     """x_hat = alpha * y_hat W^T for y = alpha * x W + beta * b."""
     constant(gemm, 1, "weight")
     if gemm.attrs.get("transA", 0):
-        raise cannot_reverse(gemm, "transA moves the batch off the first axis", "choose --at before this node")
+        raise cannot_reverse(gemm, "transA moves the batch off the first axis", wiring.KEEP_BATCH)
     if len(activations(gemm)) > 1:
         raise cannot_reverse(gemm, "its bias is computed at run time", "add it with Add instead")
     alpha, transposed = gemm.attrs.get("alpha", 1.0), bool(gemm.attrs.get("transB", 0))

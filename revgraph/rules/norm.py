@@ -18,9 +18,11 @@ def _value(fwd: Builder, lrn: gs.Node) -> Bottleneck:
 
 
 def _lrn_bp(rev: Builder, lrn: gs.Node, y_hat: Tensor, r: Bottleneck) -> XHats:
-    """The derivative of y_c = x_c S_c^-beta with S_c = k + (alpha / n) sum over the n channels about c of x^2.
+    """The derivative of y_c = x_c S_c^-beta.
 
-    x_hat_d = y_hat_d S_d^-beta - 2 (alpha / n) beta x_d sum over the c that see d of y_hat_c x_c S_c^(-beta - 1).
+    S_c = k + (alpha / n) sum of x_d^2 over the n channels d about c, so
+    x_hat_d = y_hat_d S_d^-beta
+              - 2 (alpha / n) beta x_d * sum over the c that see d of y_hat_c x_c S_c^(-beta - 1).
     """
     (x,) = r
     n = lrn.attrs["size"]
@@ -44,7 +46,9 @@ def _lrn_bp(rev: Builder, lrn: gs.Node, y_hat: Tensor, r: Bottleneck) -> XHats:
 def _channel_mean(rev: Builder, x: Tensor, n: int, before: int, after: int) -> gs.Variable:
     """The sum over channels c - before .. c + after, divided by n; shaped like x."""
     rows, channels, *spatial = x.shape
-    plane = rev.emit("Reshape", x, np.array([0, 1, channels, -1]), dtype=x.dtype, shape=[rows, 1, channels, None])
+    plane = rev.emit(
+        "Reshape", x, np.array([0, 1, channels, -1]), dtype=x.dtype, shape=[rows, 1, channels, None]
+    )
     mean = rev.emit(
         "AveragePool",
         plane,

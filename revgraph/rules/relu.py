@@ -6,7 +6,7 @@ from revgraph.rules.rule import Bottleneck, Rule, XHats, compose
 
 
 def _mask(fwd: Builder, relu: gs.Node) -> Bottleneck:
-    """r = [x > 0], read off y, which is positive exactly where x is: reading x would undo Conv+Relu fusion."""
+    """r = [x > 0], read off y, positive exactly where x is: reading x would undo Conv+Relu fusion."""
     return (op.mask(fwd, relu.outputs[0]),)
 
 

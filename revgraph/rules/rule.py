@@ -34,13 +34,13 @@ class Rule:
 
 
 def compose(outer: Rule, inner: Rule) -> Rule:
-    """`outer` after `inner`, in the reversed direction; `outer` needs no bottleneck and reverses one input."""
+    """`outer` after `inner` in the reversed direction; `outer` needs no bottleneck and reverses one input."""
 
     def reverse(rev: Builder, node: gs.Node, y_hat: Tensor, r: Bottleneck) -> XHats:
         (x_hat,) = inner.reverse(rev, node, y_hat, r)
         return outer.reverse(rev, node, x_hat, ())
 
-    return Rule(f"{outer.name} ∘ {inner.name}", reverse, inner.bottleneck)
+    return Rule(f"{outer.name} o {inner.name}", reverse, inner.bottleneck)
 
 
 def cannot_reverse(node: gs.Node, why: str, remedy: str) -> RevgraphError:
@@ -57,5 +57,7 @@ def constant(node: gs.Node, index: int, what: str) -> np.ndarray:
     tensor = node.inputs[index]
     if not isinstance(tensor, gs.Constant):
         why = f"its {what} is computed at run time"
-        raise cannot_reverse(node, why, f"make '{tensor.name}' an initializer, or choose --at before this node")
-    return tensor.values
+        remedy = f"make '{tensor.name}' an initializer, or choose --at before this node"
+        raise cannot_reverse(node, why, remedy)
+    values: np.ndarray = tensor.values
+    return values

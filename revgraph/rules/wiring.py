@@ -31,7 +31,8 @@ def _add(rev: Builder, add: gs.Node, y_hat: Tensor, r: Bottleneck) -> XHats:
 def unbroadcast(rev: Builder, node: gs.Node, y_hat: Tensor, x: Tensor) -> Tensor:
     """Sum y_hat over the axes along which the node broadcast x."""
     if len(x.shape) != len(y_hat.shape):
-        raise cannot_reverse(node, f"'{x.name}' has fewer axes than the result, so its batch moves", KEEP_BATCH)
+        why = f"'{x.name}' has fewer axes than the result, so its batch moves"
+        raise cannot_reverse(node, why, KEEP_BATCH)
     pairs = zip(x.shape, y_hat.shape, strict=True)
     axes = [axis for axis, (n, m) in enumerate(pairs) if axis and n == 1 and m != 1]
     if not axes:
@@ -48,7 +49,8 @@ def _concat(rev: Builder, concat: gs.Node, y_hat: Tensor, r: Bottleneck) -> XHat
     if axis == 0:
         raise cannot_reverse(concat, "it joins images along the batch", KEEP_BATCH)
     if not static(sizes):
-        raise cannot_reverse(concat, f"the sizes along axis {axis} are known at run time only", "fix the input size")
+        why = f"the sizes along axis {axis} are known at run time only"
+        raise cannot_reverse(concat, why, "give the model a fixed input size")
     ends = np.cumsum(sizes)
     return tuple(
         _slice(rev, y_hat, axis, end - size, end, [y_hat.shape[0], *x.shape[1:]])
@@ -82,18 +84,20 @@ def _reshape(rev: Builder, reshape: gs.Node, y_hat: Tensor, r: Bottleneck) -> XH
     """The shape of x again."""
     x, y = reshape.inputs[0], reshape.outputs[0]
     if not _keeps_batch(reshape, x, y):
-        raise cannot_reverse(reshape, f"it turns {x.shape} into {y.shape}, mixing the images of a batch", KEEP_BATCH)
+        why = f"it turns {x.shape} into {y.shape}, mixing the images of a batch"
+        raise cannot_reverse(reshape, why, KEEP_BATCH)
     return (_reshape_to(rev, y_hat, x, *r),)
 
 
 def _keeps_batch(reshape: gs.Node, x: Tensor, y: Tensor) -> bool:
     if reshape.op == "Flatten":
-        return bool(reshape.attrs.get("axis", 1) % len(x.shape) == 1)
+        return int(reshape.attrs.get("axis", 1)) % len(x.shape) == 1
     if static(x.shape[1:]) and static(y.shape[1:]):
-        return math.prod(x.shape[1:]) == math.prod(y.shape[1:])
+        return bool(math.prod(x.shape[1:]) == math.prod(y.shape[1:]))
     target = reshape.inputs[1]
     # With sizes unknown only the batch may be copied and all the rest flattened.
-    return isinstance(target, gs.Constant) and target.values.tolist() in ([0, -1], [x.shape[0], -1])
+    flattens: bool = isinstance(target, gs.Constant) and target.values.tolist() in ([0, -1], [x.shape[0], -1])
+    return flattens
 
 
 def _reshape_to(rev: Builder, y_hat: Tensor, x: Tensor, size: Tensor | None = None) -> Tensor:

@@ -1,0 +1,339 @@
+"""The command line: parse, call one function, print."""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tabulate import tabulate
+from tqdm import tqdm
+
+import revgraph
+from revgraph import compiler, demo, explain, files, inspect, neuron, pair, picture, recipe, variants, zoo
+from revgraph.errors import RevgraphError
+from revgraph.pair import Compiled
+from revgraph.session import Session
+
+Args = argparse.Namespace
+
+
+class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Every default shown, where there is one; examples as they are written."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default in (None, False) else super()._get_help_string(action)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        argv: Arguments without the program's name; None for those of the process.
+
+    Returns:
+        0 done, 1 this input cannot be done. Wrong usage exits with 2.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # names of layers may hold what a terminal's code page lacks
+            stream.reconfigure(errors="replace")
+    args = _parser().parse_args(argv)
+    try:
+        args.command(args)
+    except RevgraphError as error:
+        print(f"revgraph: error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+# ---------------------------------------------------------------- commands
+
+
+def _compile(args: Args) -> None:
+    compiled = revgraph.compile(
+        _model(args.model)[0],
+        variant=args.variant,
+        at=args.at,
+        input=args.input,
+        lrn=args.lrn,
+        target=args.target,
+    )
+    _report_files(args, compiled, compiled.save(args.output, fused=args.fused))
+
+
+def _report_files(args: Args, compiled: Compiled, paths: Sequence[Path]) -> None:
+    models = (compiled.forward, compiled.reversed) if len(paths) == 2 else (compiled.fused(),)
+    rows = [
+        {
+            "path": str(path),
+            "nodes": len(model.graph.node),
+            "inputs": len(model.graph.input),
+            "outputs": len(model.graph.output),
+        }
+        for path, model in zip(paths, models, strict=True)
+    ]
+    _print(
+        args, rows, lambda row: [row["path"], *(_count(row[n], n) for n in ("nodes", "inputs", "outputs"))]
+    )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun.removesuffix('s') if number == 1 else noun}"
+
+
+def _run(args: Args) -> None:
+    compiled, chosen = _compilation(args)
+    explainer = explain.Explainer(Session(compiled, threads=args.threads), chosen)
+    pictures = explain.find_pictures(args.picture)
+    neurons = [neuron.parse(spec) for spec in args.neuron or ["max"]]
+    paths = explain.output_paths(Path(args.output), pictures, compiled.variant, neurons)
+    rng = np.random.default_rng(args.seed)
+    caption = f"{compiled.name}, {compiled.variant} from {compiled.at}"
+    rows: list[dict[str, Any]] = []
+    with files.staging() as stage:
+        for source in tqdm(pictures, unit="picture", disable=True if args.quiet else None):
+            for found in explainer.explain(picture.read(source), neurons, rng):
+                path = paths[len(rows)]
+                picture.write(found.draw(caption), stage(path))
+                rows.append(_row(path, source, compiled, found))
+    for row in rows:
+        if row["vanished"]:
+            _note(args, f"x_hat of '{row['picture']}' is all zero: nothing survives after {row['vanished']}")
+    _print(args, rows, lambda row: [row["path"], row["summary"]])
+
+
+def _row(path: Path, source: Path, compiled: Compiled, found: explain.Explanation) -> dict[str, Any]:
+    return {
+        "path": str(path),
+        "picture": str(source),
+        "variant": compiled.variant,
+        "at": compiled.at,
+        "neuron": str(found.neuron),
+        **found.peak._asdict(),
+        "label": found.label,
+        "probability": found.probability,
+        "vanished": found.vanished,
+        "summary": found.summary,
+    }
+
+
+def _compilation(args: Args) -> tuple[Compiled, recipe.Recipe]:
+    """What `run` was given, compiled, and the recipe for its pictures."""
+    folder = Path(args.model)
+    if folder.is_dir():
+        compiled = pair.load(folder, args.variant)
+        if args.at not in (None, compiled.at):
+            why = f"it was compiled at '{compiled.at}'"
+            raise RevgraphError(f"cannot run '{folder}' at '{args.at}'", why, "compile again with --at")
+    else:
+        model = _model(args.model)[0]
+        compiled = revgraph.compile(model, variant=args.variant or "desalinet", at=args.at)
+    return compiled, _recipe(args, compiled)
+
+
+def _recipe(args: Args, compiled: Compiled) -> recipe.Recipe:
+    if name := args.recipe or compiled.metadata.get("recipe"):
+        return recipe.load(name)
+    _note(args, "no recipe given: feeding RGB / 255 with ImageNet's mean and std (choose with --recipe)")
+    return recipe.load("imagenet")
+
+
+def _model(name: str) -> tuple[Path, str]:
+    """A model file, or the network that a recipe names."""
+    path = Path(name)
+    if not path.exists() and name in recipe.names():
+        return zoo.model_path(recipe.load(name)), name
+    return path, path.stem
+
+
+def _inspect(args: Args) -> None:
+    x, y, layers = inspect.inspect(_model(args.model)[0], args.at, args.input)
+    if args.json:
+        print(json.dumps({"x": x, "y": y, "layers": [asdict(found) for found in layers]}, indent=2))
+        return
+    rows = [[found.name, found.op, _shape(found.shape), *_rules(found)] for found in layers]
+    totals = [_total([found.bottleneck[i] for found in layers if not found.problem]) for i in range(3)]
+    heads = ["layer", "operator", "output", *inspect.SHOWN, "bytes of r per image"]
+    print(tabulate(rows, heads, tablefmt="plain", disable_numparse=True))
+    print(
+        f"\n{len(layers)} layers between {x} and {y}; bottleneck per image, as bool masks and int64 switches:"
+    )
+    print(", ".join(f"{variant} {total}" for variant, total in zip(inspect.SHOWN, totals, strict=True)))
+    for found in layers:
+        if found.problem:
+            print(found.problem)
+
+
+def _shape(shape: Sequence[int | str | None] | None) -> str:
+    return "?" if shape is None else " x ".join("?" if dim is None else str(dim) for dim in shape)
+
+
+def _rules(found: inspect.Layer) -> list[str]:
+    return ["cannot be reversed"] if found.problem else [*found.rules, _total(found.bottleneck[-1:])]
+
+
+def _total(parts: Sequence[int | None]) -> str:
+    known = [part for part in parts if part is not None]
+    return f"{sum(known):,}" if len(known) == len(parts) else "known at run time"
+
+
+def _variants(args: Args) -> None:
+    rows = [
+        {"variant": name, "title": variants.TITLES[name]}
+        | {op: table[op].name for op in ("Relu", "MaxPool", "LRN")}
+        for name, table in variants.VARIANTS.items()
+    ]
+    _table(args, rows, ["variant", "known as", "reversed ReLU", "reversed max pooling", "reversed LRN"])
+
+
+def _models(args: Args) -> None:
+    rows = []
+    for name in recipe.names():
+        found = recipe.load(name)
+        source = (
+            f"{found.source.package}=={found.source.version}" if found.source else "none: preprocessing only"
+        )
+        rows.append({"recipe": name, "title": found.title, "network": source, "licence": dict(found.licence)})
+    _table(args, rows, ["recipe", "what", "network from"], hidden="licence")
+
+
+def _demo(args: Args) -> None:
+    paths = demo.demo(Path(args.output), threads=args.threads)
+    _print(args, [{"path": str(path), "what": what} for path, what in paths], lambda row: list(row.values()))
+
+
+# ---------------------------------------------------------------- printing
+
+
+def _print(args: Args, rows: list[dict[str, Any]], line: Callable[[dict[str, Any]], list[str]]) -> None:
+    """One line per file, path first; or JSON."""
+    if args.json:
+        print(json.dumps(rows, indent=2))
+    elif rows:
+        print(tabulate([line(row) for row in rows], tablefmt="plain", disable_numparse=True))
+
+
+def _table(args: Args, rows: list[dict[str, Any]], heads: list[str], hidden: str = "") -> None:
+    if args.json:
+        print(json.dumps(rows, indent=2))
+        return
+    shown = [[value for key, value in row.items() if key != hidden] for row in rows]
+    print(tabulate(shown, heads, tablefmt="plain", disable_numparse=True))
+
+
+def _note(args: Args, text: str) -> None:
+    if not args.quiet:
+        print(f"revgraph: note: {text}", file=sys.stderr)
+
+
+# ---------------------------------------------------------------- arguments
+
+
+def _parser() -> argparse.ArgumentParser:
+    common = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
+    group = common.add_argument_group("everywhere")
+    group.add_argument("-q", "--quiet", action="store_true", help="no progress and no notes on stderr")
+    group.add_argument("--json", action="store_true", help="results as JSON on stdout")
+    group.add_argument("--device", choices=("cpu",), help="where to run")
+    group.add_argument("--threads", type=_threads, metavar="N", help="onnxruntime's threads; 0: it decides")
+    parser = argparse.ArgumentParser(
+        "revgraph",
+        description=revgraph.__doc__,
+        epilog="examples:\n  revgraph demo -o out\n  revgraph compile squeezenet1_1 --variant desalinet -o out",
+        formatter_class=_Help,
+        parents=[common],
+        allow_abbrev=False,
+    )
+    parser.set_defaults(quiet=False, json=False, threads=0, device="cpu")
+    parser.add_argument("--version", action="version", version=f"revgraph {revgraph.__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    def command(
+        name: str, function: Callable[[Args], None], text: str, *examples: str
+    ) -> argparse.ArgumentParser:
+        epilog = "examples:\n" + "\n".join(f"  revgraph {name} {example}".rstrip() for example in examples)
+        sub = commands.add_parser(
+            name,
+            help=text,
+            description=f"{text[0].upper()}{text[1:]}.",
+            epilog=epilog,
+            formatter_class=_Help,
+            parents=[common],
+            allow_abbrev=False,
+        )
+        sub.set_defaults(command=function)
+        return sub
+
+    _compile_arguments(command)
+    _run_arguments(command)
+    sub = command("inspect", _inspect, "list a model's layers, their rules and bottlenecks", *_INSPECT)
+    _model_arguments(sub)
+    sub.add_argument("--input", metavar="NAME", help="the input to come back to (default: the only one)")
+    command("variants", _variants, "list the eight variants of the paper's Fig. 3", "", "--json")
+    command("models", _models, "list the recipes and networks that revgraph knows", "", "--json")
+    sub = command(
+        "demo", _demo, "compile SqueezeNet, run it on a photograph and draw the result", "", "-o out"
+    )
+    sub.add_argument("-o", "--output", default="out", metavar="FOLDER", help="where the files go")
+    return parser
+
+
+_INSPECT = ("squeezenet1_1", "alexnet.onnx --at pool5 --json")
+_LAYER = "a tensor's name, else a node's (default: what the softmax receives, else the first output)"
+
+
+def _model_arguments(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("model", metavar="MODEL", help="an ONNX file, or a network of `revgraph models`")
+    sub.add_argument("--at", metavar="LAYER", help=_LAYER)
+
+
+def _compile_arguments(command: Callable[..., argparse.ArgumentParser]) -> None:
+    sub = command(
+        "compile",
+        _compile,
+        "write a model's forward graph, tapped, and its reversed graph",
+        "squeezenet1_1 --variant desalinet -o out",
+        "alexnet.onnx --variant salinet --at pool5 --lrn bp -o out",
+    )
+    _model_arguments(sub)
+    sub.add_argument("--variant", required=True, choices=variants.VARIANTS, help="which of the eight")
+    sub.add_argument(
+        "--input", metavar="NAME", help="the input that x_hat belongs to (default: the only one)"
+    )
+    sub.add_argument("--lrn", choices=variants.LRN, help="reversal of LRN (default: the variant's own)")
+    sub.add_argument("--target", choices=compiler.TARGETS, default="portable", help="where it shall run")
+    sub.add_argument("--fused", action="store_true", help="one file in place of two")
+    sub.add_argument("-o", "--output", required=True, metavar="FOLDER", help="where the files go")
+
+
+def _run_arguments(command: Callable[..., argparse.ArgumentParser]) -> None:
+    sub = command(
+        "run",
+        _run,
+        "explain pictures: the input, x_hat and the saliency map side by side",
+        "squeezenet1_1 cat.jpg -o cat.png",
+        "out holiday/ --variant desalinet --neuron max --neuron class:285 -o explained",
+    )
+    sub.add_argument("model", metavar="MODEL_OR_FOLDER", help="as for compile, or a folder it wrote")
+    sub.add_argument("picture", metavar="PICTURE", nargs="+", help="picture files, or folders of them")
+    help_variant = "which variant (default: desalinet, or a folder's only one)"
+    sub.add_argument("--variant", choices=variants.VARIANTS, help=help_variant)
+    sub.add_argument("--at", metavar="LAYER", help=_LAYER)
+    kinds = ", ".join(kind.usage for kind in neuron.KINDS.values())
+    help_neuron = f"{kinds}, or file.npy; may be given several times (default: max)"
+    sub.add_argument("--neuron", metavar="SPEC", action="append", help=help_neuron)
+    help_recipe = "how pictures are fed (default: the model's own, else imagenet)"
+    sub.add_argument("--recipe", metavar="NAME_OR_FILE", help=help_recipe)
+    sub.add_argument("--seed", type=int, default=0, help="of the random generator")
+    help_output = "a picture's path for one result, else a folder"
+    sub.add_argument("-o", "--output", required=True, metavar="PICTURE_OR_FOLDER", help=help_output)
+
+
+def _threads(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError("threads cannot be negative")
+    return number

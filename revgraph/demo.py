@@ -1,0 +1,42 @@
+"""The main job on a real photograph, from nothing: SqueezeNet v1.1 and scikit-image's cat."""
+
+from pathlib import Path
+
+import numpy as np
+
+from revgraph import neuron, picture, recipe, zoo
+from revgraph.compiler import compile
+from revgraph.explain import Explainer, Explanation
+from revgraph.session import Session
+from revgraph.variants import TITLES
+
+NETWORK = "squeezenet1_1"
+PHOTOGRAPH = "chelsea"
+ROW = ("deconvnet", "salinet", "desalinet")
+
+
+def demo(folder: Path, threads: int = 0) -> list[tuple[Path, str]]:
+    """Compile SqueezeNet for DeSaliNet, explain the photograph, and draw the three named variants in a row.
+
+    Returns:
+        The paths written, and what each is.
+
+    Raises:
+        RevgraphError: The `demo` extra is not installed, or the folder cannot be written.
+    """
+    chosen, image = recipe.load(NETWORK), zoo.sample(PHOTOGRAPH)
+    model, neurons = zoo.model_path(chosen), [neuron.parse("max")]
+    found: dict[str, Explanation] = {}
+    for variant in ROW:
+        compiled = compile(model, variant=variant)
+        explainer = Explainer(Session(compiled, threads=threads), chosen)
+        (found[variant],) = explainer.explain(image, neurons, np.random.default_rng(0))
+    files = compiled.save(folder)
+    best = found["desalinet"]
+    single, row = folder / f"{PHOTOGRAPH}.desalinet.png", folder / f"{PHOTOGRAPH}.row.png"
+    picture.write(best.draw(f"{NETWORK}, desalinet from {compiled.at}"), single)
+    panels = [best.crop, *(picture.image_of(picture.tone_map(found[variant].x_hat)) for variant in ROW)]
+    titles = ["input", *(TITLES[variant].split(",")[0] for variant in ROW)]
+    picture.write(picture.panels(panels, titles, f"{NETWORK} from {compiled.at}: {best.summary}"), row)
+    named = zip(files, ("the forward graph with its taps", "the reversed graph"), strict=True)
+    return [(single, best.summary), (row, "the three named variants"), *named]

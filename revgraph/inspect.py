@@ -1,0 +1,87 @@
+"""What each layer of a model is, how it reverses, and what its bottleneck weighs."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+from revgraph import canonical, compiler, layer
+from revgraph.errors import RevgraphError
+from revgraph.graph import Builder, Shape, gs, static
+from revgraph.reverse import reverse_layer
+from revgraph.variants import rules
+
+SHOWN = ("deconvnet", "salinet", "desalinet")
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One node between x and y.
+
+    Attributes:
+        name: The node's.
+        op: Its operator.
+        shape: Of its output.
+        rules: The rule's name in each of the variants SHOWN; empty where it cannot be reversed.
+        bottleneck: Bytes of r per image in each of them; None where the size is known at run time only.
+        problem: Why it cannot be reversed, else None.
+    """
+
+    name: str
+    op: str
+    shape: Shape | None
+    rules: Sequence[str]
+    bottleneck: Sequence[int | None]
+    problem: str | None
+
+
+def inspect(
+    model: str | Path | onnx.ModelProto, at: str | None = None, input: str | None = None
+) -> tuple[str, str, list[Layer]]:
+    """Look at a model as `compile` does, without stopping at the first layer that cannot be reversed.
+
+    Returns:
+        The names of x and y, and the layers between them in the forward order.
+
+    Raises:
+        RevgraphError: The model cannot be read, or has no such layer or input.
+    """
+    source, _, _ = compiler.read_source(model)
+    graph = canonical.canonicalise(source)
+    y = layer.find_layer(graph, at)
+    x = layer.find_input(graph, y, input)
+    return x.name, y.name, [_layer(graph, node) for node in layer.path(graph, x, y)]
+
+
+def _layer(graph: gs.Graph, node: gs.Node) -> Layer:
+    shape = node.outputs[0].shape
+    try:
+        taps = [_taps(graph, node, variant) for variant in SHOWN]
+    except RevgraphError as error:
+        return Layer(node.name, node.op, shape, (), (), str(error))
+    names = [rules(variant)[node.op].name for variant in SHOWN]
+    return Layer(node.name, node.op, shape, names, [_bytes(r) for r in taps], None)
+
+
+def _taps(graph: gs.Graph, node: gs.Node, variant: str) -> list[gs.Variable]:
+    """The taps that reversing this node alone would need; the model's graph stays as it was."""
+    names = {tensor.name for tensor in graph.tensors().values()}
+    fwd, rev = Builder(graph, names), Builder(gs.Graph(opset=graph.opset), names)
+    count, output = len(graph.nodes), node.outputs[0]
+    y_hat = gs.Variable("p", output.dtype or np.dtype(np.float32), output.shape)
+    try:
+        reverse_layer(fwd, rev, rules(variant), node, y_hat)
+    finally:
+        for tap in graph.nodes[count:]:
+            tap.inputs.clear()
+        del graph.nodes[count:]
+    return list(rev.graph.inputs)
+
+
+def _bytes(taps: Sequence[gs.Variable]) -> int | None:
+    if not all(static(tap.shape[1:]) for tap in taps):
+        return None
+    return sum(int(math.prod(tap.shape[1:])) * int(tap.dtype.itemsize) for tap in taps)

@@ -1,0 +1,397 @@
+"""The reference against onnxruntime forward, and against derivatives and hand-computed examples reversed."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import helper, numpy_helper
+
+from revgraph import reference
+from revgraph.errors import RevgraphError
+
+RELUS = ("identity", "deconvnet", "salinet", "desalinet")
+VARIANTS = [*RELUS, *(f"{relu}-centre" for relu in RELUS)]
+
+
+def network(
+    nodes: Sequence[onnx.NodeProto],
+    x: np.ndarray,
+    weights: Mapping[str, np.ndarray] | None = None,
+    opset: int = 17,
+) -> onnx.ModelProto:
+    """A model from the input "x" to the output "y"."""
+    inputs = [helper.make_tensor_value_info("x", helper.np_dtype_to_tensor_dtype(x.dtype), x.shape)]
+    outputs = [onnx.ValueInfoProto(name="y")]
+    initializers = [numpy_helper.from_array(value, name) for name, value in (weights or {}).items()]
+    graph = helper.make_graph(nodes, "network", inputs, outputs, initializers)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+
+
+def layer(op_type: str, *inputs: str, output: str = "y", **attributes: object) -> onnx.NodeProto:
+    return helper.make_node(op_type, inputs or ["x"], [output], **attributes)
+
+
+def by_onnxruntime(model: onnx.ModelProto, x: np.ndarray) -> np.ndarray:
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return session.run(["y"], {"x": x})[0]
+
+
+def forward(model: onnx.ModelProto, x: np.ndarray) -> np.ndarray:
+    return reference.forward(model, {"x": x})["y"]
+
+
+def reverse(
+    model: onnx.ModelProto, x: np.ndarray, p: np.ndarray, variant: str, lrn: str | None = None
+) -> np.ndarray:
+    tensors = reference.forward(model, {"x": x})
+    return reference.reverse(model, tensors, variant=variant, at="y", to="x", p=p, lrn=lrn)["x"]
+
+
+def signal(*values: float) -> np.ndarray:
+    """One image of one channel, (1, 1, W)."""
+    return np.array([[values]], np.float64)
+
+
+def picture(*rows: Sequence[float]) -> np.ndarray:
+    """One image of one channel, (1, 1, H, W)."""
+    return np.array([[rows]], np.float64)
+
+
+# ----- Forward, against onnxruntime -----
+
+
+def random_window(op_type: str, rank: int, seed: int) -> tuple[onnx.ModelProto, np.ndarray]:
+    """A convolution or pooling of random geometry that fits its picture, two images."""
+    rng = np.random.default_rng([len(op_type), rank, seed])
+    kernel, strides = (rng.integers(1, 5, rank).tolist() for _ in range(2))
+    auto_pad = rng.choice(["NOTSET", "NOTSET", "VALID", "SAME_UPPER", "SAME_LOWER"])
+    attributes: dict[str, object] = {"kernel_shape": kernel, "auto_pad": auto_pad}
+    if auto_pad == "NOTSET":
+        attributes["pads"] = [int(rng.integers(k)) for k in kernel * 2]
+    if auto_pad.startswith("SAME"):  # Strides that outrun the kernel, and dilations, are refused.
+        strides = np.minimum(strides, kernel).tolist()
+    elif rng.integers(2):
+        attributes["dilations"] = rng.integers(1, 4, rank).tolist()
+    if op_type != "Conv":
+        attributes["ceil_mode"] = int(rng.integers(2))
+    if op_type == "AveragePool":
+        attributes["count_include_pad"] = int(rng.integers(2))
+    groups, wide = rng.integers(1, 4), rng.integers(1, 3)
+    x = rng.standard_normal((2, groups * wide, *rng.integers(10, 14, rank))).astype(np.float32)
+    if op_type != "Conv":
+        return network([layer(op_type, strides=strides, **attributes)], x, opset=19), x
+    weights = {
+        "F": rng.standard_normal((2 * groups, wide, *kernel), np.float32),
+        "b": rng.standard_normal(2 * groups, np.float32),
+    }
+    return network([layer("Conv", "x", "F", "b", strides=strides, group=groups, **attributes)], x, weights), x
+
+
+WINDOWS = [
+    (op, rank, seed) for op in ("Conv", "MaxPool", "AveragePool") for rank in (1, 2, 3) for seed in range(40)
+]
+
+
+@pytest.mark.parametrize(("op_type", "rank", "seed"), WINDOWS)
+def test_windows_agree_with_onnxruntime(op_type: str, rank: int, seed: int) -> None:
+    model, x = random_window(op_type, rank, seed)
+    y = by_onnxruntime(model, x)
+    # float32 sums of at most a few hundred products of unit variance
+    np.testing.assert_allclose(forward(model, x), y, rtol=1e-5, atol=1e-5)
+
+
+RNG = np.random.default_rng(0)
+CUBE = RNG.standard_normal((2, 6, 3, 4)).astype(np.float32)
+FLAT = RNG.standard_normal((2, 6)).astype(np.float32)
+INTS = np.array([[-7, 7, 8]])
+
+
+def floats(*shape: int) -> np.ndarray:
+    return RNG.uniform(0.5, 1.5, shape).astype(np.float32)
+
+
+def ints(*values: int) -> np.ndarray:
+    return np.array(values, np.int64)
+
+
+OPERATORS = [
+    (17, CUBE, layer("Conv", *"xf", strides=[1, 2], auto_pad="SAME_UPPER"), {"f": floats(2, 6, 1, 1)}),
+    (17, CUBE, layer("LRN", size=5, alpha=0.7, beta=0.6, bias=1.3), {}),
+    (17, CUBE, layer("LRN", size=3), {}),
+    (17, CUBE, layer("BatchNormalization", *"xsbmv"), {name: floats(6) for name in "sbmv"}),
+    (8, CUBE, layer("BatchNormalization", *"xsbmv", epsilon=0.1), {name: floats(6) for name in "sbmv"}),
+    (17, CUBE, layer("GlobalAveragePool"), {}),
+    (17, CUBE, layer("Relu"), {}),
+    (7, FLAT, layer("Gemm", *"xbc", alpha=2.0, beta=3.0), {"b": floats(6, 5), "c": floats(5)}),
+    (17, FLAT, layer("Gemm", *"xb", transA=1, transB=1), {"b": floats(5, 2)}),
+    (17, FLAT, layer("MatMul", *"xb"), {"b": floats(6, 5)}),
+    (17, CUBE, layer("MatMul", *"bx"), {"b": floats(6, 5, 3)}),
+    (17, CUBE, layer("Add", *"xb"), {"b": floats(6, 1, 4)}),
+    (17, FLAT, layer("Add", *"xb"), {"b": floats(3, 1, 6)}),
+    (17, CUBE[:, :, :1], layer("Add", *"bx"), {"b": floats(6, 3, 1)}),
+    (17, CUBE, layer("Sum", *"xbc"), {"b": floats(4), "c": floats(1, 6, 1, 1)}),
+    (17, CUBE, layer("Sub", *"bx"), {"b": floats(3, 1)}),
+    (17, CUBE, layer("Mul", *"xb"), {"b": floats(6, 1, 1)}),
+    (17, CUBE, layer("Div", *"xb"), {"b": floats(6, 1, 1)}),
+    (17, INTS, layer("Div", *"xb"), {"b": ints(2)}),
+    (17, CUBE, layer("Concat", *"xbx", axis=1), {"b": floats(2, 2, 3, 4)}),
+    (17, CUBE, layer("Concat", *"xx", axis=-1), {}),
+    (17, CUBE, layer("Flatten"), {}),
+    (17, CUBE, layer("Flatten", axis=-1), {}),
+    (17, CUBE, layer("Flatten", axis=0), {}),
+    (7, CUBE, layer("Reshape", *"xs"), {"s": ints(0, -1, 2)}),
+    (17, CUBE, layer("Transpose", perm=[0, 2, 3, 1]), {}),
+    (17, CUBE, layer("Transpose"), {}),
+    (17, CUBE, layer("Dropout"), {}),
+    (17, CUBE, layer("Identity"), {}),
+    (12, CUBE, layer("Softmax"), {}),
+    (11, CUBE, layer("LogSoftmax", axis=2), {}),
+    (13, CUBE, layer("Softmax"), {}),
+    (17, CUBE, layer("LogSoftmax", axis=1), {}),
+    (17, CUBE, layer("Gather", *"xi", axis=1), {"i": np.array([[2, -1], [0, 2]])}),
+    (17, CUBE, layer("Gather", *"xi"), {"i": np.array(1)}),
+    (11, CUBE, layer("Unsqueeze", axes=[1, -1]), {}),
+    (17, CUBE, layer("Unsqueeze", *"xa"), {"a": ints(0, 3)}),
+    (11, CUBE[:, :1], layer("Squeeze", axes=[1]), {}),
+    (17, CUBE[:1, :1], layer("Squeeze"), {}),
+    (17, CUBE[:1, :1], layer("Squeeze", *"xa"), {"a": ints(-3)}),
+    (9, CUBE, layer("Slice", starts=[1], ends=[-1], axes=[1]), {}),
+    (17, CUBE, layer("Slice", *"xse"), {"s": ints(0, 2), "e": ints(9, -1)}),
+    (17, CUBE, layer("Slice", *"xseat"), {"s": ints(9), "e": ints(-99), "a": ints(1), "t": ints(-2)}),
+    (17, CUBE, layer("Cast", to=onnx.TensorProto.INT32), {}),
+    (17, INTS, layer("Cast", to=onnx.TensorProto.FLOAT), {}),
+    (17, CUBE, layer("Shape", start=1, end=-1), {}),
+    (11, CUBE, layer("Shape"), {}),
+    (17, INTS[0, 1:], layer("ConstantOfShape"), {}),
+    (17, INTS[0, 1:], layer("ConstantOfShape", value=numpy_helper.from_array(ints(3))), {}),
+]
+
+
+def operator_id(parameter: object) -> str:
+    return getattr(parameter, "op_type", "")
+
+
+@pytest.mark.parametrize(("opset", "x", "node", "weights"), OPERATORS, ids=operator_id)
+def test_operators_agree_with_onnxruntime(
+    opset: int, x: np.ndarray, node: onnx.NodeProto, weights: dict[str, np.ndarray]
+) -> None:
+    model = network([node], x, weights, opset)
+    want, got = by_onnxruntime(model, x), forward(model, x)
+    assert got.dtype == (np.float64 if want.dtype == np.float32 else want.dtype)
+    # float32 rounding of one operator
+    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("attribute", [{"value_float": 0.5}, {"value_floats": [0.5]}, {"value_int": 3}])
+def test_constants_are_read(attribute: dict[str, object]) -> None:
+    x = floats(2)
+    model = network([helper.make_node("Constant", [], ["y"], **attribute), layer("Identity", output="z")], x)
+    np.testing.assert_array_equal(forward(model, x), by_onnxruntime(model, x))
+
+
+# ----- Reversed by back-propagation, against derivatives (Eq. 3) -----
+
+
+def assert_derivative(model: onnx.ModelProto, x: np.ndarray) -> None:
+    """SaliNet with LRN by BP is the derivative of <p, phi(x)>, here by central differences along v."""
+    rng, x, step = np.random.default_rng(1), x.astype(np.float64), 1e-6
+    p, v = rng.standard_normal(forward(model, x).shape), rng.standard_normal(x.shape)
+    slope = (p * (forward(model, x + step * v) - forward(model, x - step * v))).sum() / (2 * step)
+    x_hat = reverse(model, x, p, "salinet", lrn="bp")
+    assert x_hat.shape == x.shape
+    np.testing.assert_allclose((x_hat * v).sum(), slope, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("op_type", "rank", "seed"), WINDOWS)
+def test_windows_reverse_to_their_derivative(op_type: str, rank: int, seed: int) -> None:
+    assert_derivative(*random_window(op_type, rank, seed))
+
+
+NO_DERIVATIVE = {"Cast", "ConstantOfShape", "LogSoftmax", "Shape", "Softmax"}
+DIFFERENTIABLE = [row for row in OPERATORS if row[1] is not INTS and row[2].op_type not in NO_DERIVATIVE]
+
+
+@pytest.mark.parametrize(("opset", "x", "node", "weights"), DIFFERENTIABLE, ids=operator_id)
+def test_operators_reverse_to_their_derivative(
+    opset: int, x: np.ndarray, node: onnx.NodeProto, weights: dict[str, np.ndarray]
+) -> None:
+    assert_derivative(network([node], x, weights, opset), x)
+
+
+def branching_network(x: np.ndarray) -> onnx.ModelProto:
+    """Convolution, LRN, overlapping poolings, a residual, a fan-out joined by Concat, and a classifier."""
+    rng = np.random.default_rng(3)
+    weights = {
+        "F1": rng.standard_normal((4, 3, 3, 3)), "b1": rng.standard_normal(4),
+        "F2": rng.standard_normal((4, 2, 3, 3)), "b2": rng.standard_normal(4),
+        "W": rng.standard_normal((5, 8)), "b": rng.standard_normal(5),
+        **{name: rng.uniform(0.5, 1.5, 4) for name in ("s", "o", "m", "v")},
+    }  # fmt: skip
+    nodes = [
+        layer("Conv", "x", "F1", "b1", output="conv1", pads=[1, 1, 1, 1]),
+        layer("LRN", "conv1", output="norm1", size=3, alpha=0.5, beta=0.75, bias=1.0),
+        layer("Relu", "norm1", output="relu1"),
+        layer("MaxPool", "relu1", output="pool1", kernel_shape=[3, 3], strides=[2, 2], ceil_mode=1),
+        layer("Conv", "pool1", "F2", "b2", output="conv2", pads=[1, 1, 1, 1], group=2),
+        layer("BatchNormalization", "conv2", "s", "o", "m", "v", output="batch2"),
+        layer("Add", "batch2", "pool1", output="sum2"),
+        layer("Relu", "sum2", output="relu2"),
+        layer("AveragePool", "relu2", output="mean", kernel_shape=[3, 3], pads=[1, 1, 1, 1]),
+        layer("MaxPool", "relu2", output="max", kernel_shape=[3, 3], pads=[1, 1, 1, 1]),
+        layer("Concat", "mean", "max", output="both", axis=1),
+        layer("GlobalAveragePool", "both", output="global"),
+        layer("Flatten", "global", output="flat"),
+        layer("Gemm", "flat", "W", "b", transB=1),
+    ]
+    return network(nodes, x, {name: value.astype(np.float32) for name, value in weights.items()})
+
+
+IMAGES = np.random.default_rng(4).standard_normal((3, 3, 10, 9)).astype(np.float32)
+
+
+def test_a_branching_network_agrees_with_onnxruntime_and_reverses_to_its_derivative() -> None:
+    model = branching_network(IMAGES)
+    # float32 rounding through fourteen layers
+    np.testing.assert_allclose(forward(model, IMAGES), by_onnxruntime(model, IMAGES), rtol=1e-4, atol=1e-4)
+    assert_derivative(model, IMAGES)
+
+
+def test_shapes_computed_in_the_graph_are_constants() -> None:
+    x = CUBE.astype(np.float64)
+    nodes = [
+        layer("Shape", "x", output="shape"),
+        layer("Gather", "shape", "first", output="n"),
+        layer("Concat", "n", "rest", output="sizes", axis=0),
+        layer("Reshape", "x", "sizes"),
+    ]
+    model = network(nodes, x, {"first": ints(0), "rest": ints(-1)})
+    np.testing.assert_array_equal(reverse(model, x, forward(model, x), "salinet"), x)
+
+
+# ----- Reversed, by hand -----
+
+
+@pytest.mark.parametrize(
+    ("variant", "x_hat"),
+    [
+        ("identity", signal(3, -5, 7, 6)),
+        ("deconvnet", signal(3, 0, 7, 6)),
+        ("salinet", signal(0, -5, 0, 6)),
+        ("desalinet", signal(0, 0, 0, 6)),
+    ],
+)
+def test_relu_reverses_by_eqs_7_and_10_and_the_mask_is_strict(variant: str, x_hat: np.ndarray) -> None:
+    x, p = signal(0, 2, -1, 4), signal(3, -5, 7, 6)
+    np.testing.assert_array_equal(reverse(network([layer("Relu")], x), x, p, variant), x_hat)
+
+
+@pytest.mark.parametrize(
+    ("variant", "attributes", "x", "p", "x_hat"),
+    [
+        pytest.param("salinet", {"kernel_shape": [2, 2]}, picture([1, 2], [2, 2]), picture([5]),
+                     picture([0, 5], [0, 0]), id="ties go to the first in row-major order"),
+        pytest.param("salinet", {"kernel_shape": [3]}, signal(1, 2, 9, 2, 1), signal(5, 6, 7),
+                     signal(0, 0, 18, 0, 0), id="overlapping windows add"),
+        pytest.param("salinet", {"kernel_shape": [2], "pads": [1, 1]}, signal(-3, -4), signal(5, 6, 7),
+                     signal(11, 7), id="padding is never a switch"),
+        pytest.param("salinet", {"kernel_shape": [2], "strides": [2], "ceil_mode": 1}, signal(0, 1, 0),
+                     signal(5, 6), signal(0, 5, 6), id="a rounded-up window sees what is left"),
+        pytest.param("salinet-centre", {"kernel_shape": [2, 2]}, picture([1, 2], [3, 4]), picture([5]),
+                     picture([5, 0], [0, 0]), id="the centre of 2x2 is top-left"),
+        pytest.param("salinet-centre", {"kernel_shape": [3, 3]}, np.ones((1, 1, 3, 3)), picture([5]),
+                     picture([0, 0, 0], [0, 5, 0], [0, 0, 0]), id="the centre of 3x3 is the middle"),
+        pytest.param("salinet-centre", {"kernel_shape": [4], "dilations": [2]}, signal(*range(7)), signal(5),
+                     signal(0, 0, 5, 0, 0, 0, 0), id="dilation moves the centre"),
+        pytest.param("salinet-centre", {"kernel_shape": [2], "pads": [1, 1]}, signal(1, 2), signal(5, 6, 7),
+                     signal(6, 7), id="a centre in the padding is dropped"),
+        pytest.param("salinet-centre", {"kernel_shape": [3], "strides": [2], "ceil_mode": 1},
+                     signal(1, 2, 3, 4), signal(5, 6),
+                     signal(0, 5, 0, 6), id="an overhang keeps its centre"),
+        pytest.param("salinet-centre", {"kernel_shape": [3], "strides": [3], "ceil_mode": 1},
+                     signal(1, 2, 3, 4), signal(5, 6),
+                     signal(0, 5, 0, 0), id="a centre outside is dropped"),
+    ],
+)  # fmt: skip
+def test_max_pooling_reverses_by_hand(
+    variant: str, attributes: dict[str, object], x: np.ndarray, p: np.ndarray, x_hat: np.ndarray
+) -> None:
+    np.testing.assert_array_equal(reverse(network([layer("MaxPool", **attributes)], x), x, p, variant), x_hat)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_lrn_reverses_by_back_propagation_in_salinet_alone(variant: str) -> None:
+    x, p = np.array([[2.0, 0.0]]).reshape(1, 2, 1), np.array([[1.0, 1.0]]).reshape(1, 2, 1)
+    model = network([layer("LRN", size=3, alpha=3.0, beta=1.0, bias=1.0)], x)
+    # Both channels see both: D = 1 + 2^2 + 0^2 = 5, so 1/5 - 2 * 2 * (1 * 2 / 25) and 1/5.
+    bp, identity = np.array([[0.2 - 8 / 25, 0.2]]).reshape(1, 2, 1), p
+    np.testing.assert_allclose(reverse(model, x, p, variant), bp if variant == "salinet" else identity)
+    np.testing.assert_allclose(reverse(model, x, p, variant, lrn="bp"), bp)
+    np.testing.assert_allclose(reverse(model, x, p, variant, lrn="identity"), identity)
+
+
+def test_lrn_of_an_even_size_reaches_one_channel_further_up() -> None:
+    x = np.array([[1.0, 2.0, 3.0]]).reshape(1, 3, 1)
+    model = network([layer("LRN", size=2, alpha=2.0, beta=1.0, bias=0.0)], x)
+    np.testing.assert_allclose(forward(model, x).ravel(), [1 / 5, 2 / 13, 3 / 9])
+    assert_derivative(model, x)
+
+
+# ----- Batches -----
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_batch_is_its_images_and_rows_of_p_are_runs(variant: str) -> None:
+    model, p = branching_network(IMAGES), np.random.default_rng(5).standard_normal((3, 5))
+    whole, images = reverse(model, IMAGES, p, variant), [IMAGES[i : i + 1] for i in range(3)]
+    alone = [reverse(model, image, row[None], variant) for image, row in zip(images, p, strict=True)]
+    np.testing.assert_allclose(whole, np.concatenate(alone), rtol=1e-12, atol=1e-12)
+    runs = [reverse(model, images[0], row[None], variant) for row in p]
+    np.testing.assert_allclose(
+        reverse(model, images[0], p, variant), np.concatenate(runs), rtol=1e-12, atol=1e-12
+    )
+
+
+# ----- Refusals -----
+
+SAME = {"kernel_shape": [2], "auto_pad": "SAME_UPPER"}
+
+
+@pytest.mark.parametrize(
+    ("node", "message"),
+    [
+        (layer("Softmax"), "^cannot reverse node 'Softmax of y': the reference has no reversed layer for"),
+        (layer("Erf"), "^cannot run node 'Erf of y': the reference has no rule for Erf .rules exist for A"),
+        (layer("Conv", "W", "x"), "input 1 of this Conv, 'x', is not constant"),
+        (layer("Cast", to=onnx.TensorProto.INT32), "it rounds to integers"),
+        (layer("BatchNormalization", *"xWWWW", training_mode=1), "it normalises by the batch"),
+        (layer("MaxPool", kernel_shape=[3], dilations=[2]), "its window is wider than the padded picture"),
+        (layer("MaxPool", **SAME, dilations=[2]), "onnxruntime ignores dilations"),
+        (layer("AveragePool", **SAME, dilations=[2]), "onnxruntime ignores dilations"),
+        (layer("MaxPool", **(SAME | {"kernel_shape": [1]}), strides=[3]), "crops where strides outrun"),
+        (layer("Identity", "W"), "cannot reverse from 'y': it does not depend on 'x'"),
+        (layer("Identity", "z"), "no value for 'z'"),
+    ],
+)
+def test_what_cannot_be_done_is_refused(node: onnx.NodeProto, message: str) -> None:
+    x = np.ones((2, 2, 3))
+    model = network([node], x, {"W": x}, opset=19)
+    with pytest.raises(RevgraphError, match=message):
+        reverse(model, x, forward(model, x), "salinet")
+
+
+@pytest.mark.parametrize(
+    ("rows", "variant", "lrn", "message"),
+    [
+        (3, "salinet", None, r"p is \(3, 4\) and 'y' is \(2, 4\)"),
+        (2, "salient", None, "choose from identity, deconvnet"),
+        (2, "salinet", "gradient", "choose from identity, bp"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_refused(
+    rows: int, variant: str, lrn: str | None, message: str
+) -> None:
+    x = np.ones((2, 4))
+    with pytest.raises(RevgraphError, match=message):
+        reverse(network([layer("Relu")], x), x, np.ones((rows, 4)), variant, lrn)
