@@ -13,7 +13,20 @@ from tabulate import tabulate
 from tqdm import tqdm
 
 import revgraph
-from revgraph import compiler, demo, explain, files, inspect, neuron, pair, picture, recipe, variants, zoo
+from revgraph import (
+    compiler,
+    demo,
+    draw,
+    explain,
+    files,
+    inspect,
+    neuron,
+    pair,
+    picture,
+    recipe,
+    variants,
+    zoo,
+)
 from revgraph.errors import RevgraphError
 from revgraph.pair import Compiled
 from revgraph.session import Session
@@ -150,7 +163,10 @@ def _model(name: str) -> tuple[Path, str]:
 
 
 def _inspect(args: Args) -> None:
-    x, y, layers = inspect.inspect(_model(args.model)[0], args.at, args.input)
+    path = _model(args.model)[0]
+    x, y, layers = inspect.inspect(path, args.at, args.input)
+    if args.draw:
+        draw.draw(path, Path(args.draw), at=args.at, input=args.input)
     if args.json:
         print(json.dumps({"x": x, "y": y, "layers": [asdict(found) for found in layers]}, indent=2))
         return
@@ -242,7 +258,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "revgraph",
         description=revgraph.__doc__,
-        epilog="examples:\n  revgraph demo -o out\n  revgraph compile squeezenet1_1 --variant desalinet -o out",
+        epilog="examples:\n  revgraph demo -o out\n  revgraph run squeezenet1_1 cat.jpg -o cat.png",
         formatter_class=_Help,
         parents=[common],
         allow_abbrev=False,
@@ -272,6 +288,8 @@ def _parser() -> argparse.ArgumentParser:
     sub = command("inspect", _inspect, "list a model's layers, their rules and bottlenecks", *_INSPECT)
     _model_arguments(sub)
     sub.add_argument("--input", metavar="NAME", help="the input to come back to (default: the only one)")
+    help_draw = "also draw it and its DeSaliNet: .dot, or .svg, .png, .pdf where Graphviz is installed"
+    sub.add_argument("--draw", metavar="FILE", help=help_draw)
     command("variants", _variants, "list the eight variants of the paper's Fig. 3", "", "--json")
     command("models", _models, "list the recipes and networks that revgraph knows", "", "--json")
     sub = command(

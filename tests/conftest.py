@@ -13,5 +13,5 @@ def shared() -> Path:
     """The folder of real networks and pictures that is too large, or not licensed, to be part of the project."""
     folder = Path(os.environ.get("REVGRAPH_SHARED", Path(__file__).parents[1] / ".." / "shared")).resolve()
     if not folder.is_dir():
-        pytest.skip(f"real networks and pictures are not at hand: no folder '{folder}' (set REVGRAPH_SHARED)")
+        pytest.skip(f"no real networks and pictures at hand: no folder '{folder}' (set REVGRAPH_SHARED)")
     return folder
