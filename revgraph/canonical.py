@@ -225,17 +225,28 @@ def resolve_auto_pad(graph: gs.Graph) -> None:
         x, kernel = node.inputs[0], node.inputs[1].shape[2:] if node.op == "Conv" else None
         if x.shape is None:
             continue
-        window = Window.of({k: v for k, v in node.attrs.items() if k != "pads"}, kernel)
-        if mode != "VALID" and max(window.dilations) > 1:
-            why = "onnxruntime ignores or refuses dilations beside auto_pad SAME"
-            what = f"cannot take node '{node.name}' ({node.op})"
-            raise RevgraphError(what, why, "export it with explicit pads")
+        window = Window.of({name: value for name, value in node.attrs.items() if name != "pads"}, kernel)
         # With stride 1 the pads of SAME are the same for every size.
         size = [1 if s == 1 else n for n, s in zip(x.shape[2:], window.strides, strict=True)]
-        if static(size) or mode == "VALID":
-            node.attrs["pads"] = explicit_pads(node.attrs, window, size)
-            node.attrs.pop("auto_pad")
-            node.attrs.pop("ceil_mode", None)  # auto_pad alone decides the number of windows
+        if mode == "VALID":
+            node.attrs["pads"] = [0] * 2 * len(window.kernel)
+        elif static(size):
+            _check_same(node, window, size)
+            node.attrs["pads"] = explicit_pads(mode, window, size)
+            node.attrs.pop("ceil_mode", None)  # SAME alone decides the number of windows
+        else:
+            continue
+        node.attrs.pop("auto_pad")
+
+
+def _check_same(node: gs.Node, window: Window, size: list[int]) -> None:
+    """Refuse what onnxruntime computes otherwise than ONNX says: made explicit, the outputs would change."""
+    what, remedy = f"cannot take node '{node.name}' ({node.op})", "export it with explicit pads"
+    if max(window.dilations) > 1:
+        raise RevgraphError(what, "onnxruntime ignores or refuses dilations beside auto_pad SAME", remedy)
+    if min(window.same_padding(size)) < -1:
+        why = "onnxruntime shifts pixels where auto_pad SAME has strides beyond the kernel"
+        raise RevgraphError(what, why, remedy)
 
 
 GRAPH_PASSES: tuple[Callable[[gs.Graph], object], ...] = (fold_constants, rename_reserved, resolve_auto_pad)

@@ -21,7 +21,7 @@ def detach(model: onnx.ModelProto) -> tuple[onnx.ModelProto, Weights]:
     weights: Weights = {}
     inputs = {value.name for value in graph.input}
     for tensor in model.graph.initializer:
-        if math.prod(tensor.dims) < MIN_ELEMENTS:
+        if math.prod(tensor.dims) < MIN_ELEMENTS or not _whole(tensor):
             graph.initializer.append(tensor)
             continue
         weights[tensor.name] = tensor
@@ -29,6 +29,15 @@ def detach(model: onnx.ModelProto) -> tuple[onnx.ModelProto, Weights]:
             graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
     light.graph.CopyFrom(graph)
     return light, weights
+
+
+def _whole(tensor: onnx.TensorProto) -> bool:
+    """Whether the bytes are those that shape and type ask for; others are left for onnx.checker to refuse."""
+    try:
+        size = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+    except (KeyError, TypeError):
+        return False
+    return len(tensor.raw_data) == size * math.prod(tensor.dims)
 
 
 def _copy_fields(source: onnx.ModelProto | onnx.GraphProto, result: object, leaving: str) -> None:

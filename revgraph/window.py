@@ -102,17 +102,17 @@ class Window:
         kernel[(0, 0, *self.centre)] = 1
         return kernel
 
+    def same_padding(self, size: Sequence[int]) -> Axes:
+        """Padding per axis that makes ceil(n / s) windows fit; negative where strides outrun the kernel."""
+        axes = zip(size, self.strides, self.extent, strict=True)
+        return tuple((-(-n // s) - 1) * s + e - n for n, s, e in axes)
 
-def explicit_pads(attributes: Mapping[str, Any], window: Window, size: Sequence[int]) -> list[int]:
-    """The pads that auto_pad stands for, in ONNX's order.
 
-    SAME makes ceil(n / s) windows; an odd total puts the greater half at the end (SAME_UPPER) or the
-    beginning (SAME_LOWER).
+def explicit_pads(mode: str, window: Window, size: Sequence[int]) -> list[int]:
+    """The pads that auto_pad SAME_UPPER or SAME_LOWER stands for, in ONNX's order.
+
+    Of an odd total the greater half goes to the end (SAME_UPPER) or the beginning (SAME_LOWER).
     """
-    mode = attributes["auto_pad"]
-    if mode == "VALID":
-        return [0] * 2 * len(size)
-    axes = zip(size, window.strides, window.extent, strict=True)
-    totals = [max((-(-n // s) - 1) * s + e - n, 0) for n, s, e in axes]
+    totals = [max(total, 0) for total in window.same_padding(size)]
     small, large = [t // 2 for t in totals], [t - t // 2 for t in totals]
     return [*small, *large] if mode == "SAME_UPPER" else [*large, *small]

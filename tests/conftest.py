@@ -10,8 +10,8 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder of real networks and pictures that is too large, or not licensed, to be part of the project."""
+    """The folder of real networks and pictures, too large or not licensed to be part of the project."""
     folder = Path(os.environ.get("REVGRAPH_SHARED", Path(__file__).parents[1] / ".." / "shared")).resolve()
     if not folder.is_dir():
-        pytest.skip(f"no real networks and pictures at hand: no folder '{folder}' (set REVGRAPH_SHARED)")
+        pytest.skip(f"no real networks and pictures: '{folder}' is no folder (set REVGRAPH_SHARED)")
     return folder

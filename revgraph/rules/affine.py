@@ -5,8 +5,7 @@ import numpy as np
 from revgraph import op
 from revgraph.graph import Builder, Tensor, activations, gs
 from revgraph.rules import wiring
-from revgraph.rules.rule import Bottleneck, Rule, XHats, cannot_reverse, constant
-from revgraph.window import Window
+from revgraph.rules.rule import Bottleneck, Rule, XHats, cannot_reverse, constant, window
 
 
 def _size(fwd: Builder, conv: gs.Node) -> Bottleneck:
@@ -18,8 +17,8 @@ def _conv(rev: Builder, conv: gs.Node, y_hat: Tensor, r: Bottleneck) -> XHats:
     """vec x_hat = rho(F)^T vec y_hat."""
     (size,) = r
     kernel = constant(conv, 1, "kernel").shape[2:]
-    x, weight, window = conv.inputs[0], conv.inputs[1], Window.of(conv.attrs, kernel)
-    return (op.conv_transposed(rev, y_hat, weight, size, x, window, conv.attrs.get("group", 1)),)
+    x, weight, slide = conv.inputs[0], conv.inputs[1], window(conv, kernel)
+    return (op.conv_transposed(rev, y_hat, weight, size, x, slide, conv.attrs.get("group", 1)),)
 
 
 def _gemm(rev: Builder, gemm: gs.Node, y_hat: Tensor, r: Bottleneck) -> XHats:

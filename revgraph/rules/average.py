@@ -4,7 +4,7 @@ import numpy as np
 
 from revgraph import op
 from revgraph.graph import Builder, Tensor, gs, static
-from revgraph.rules.rule import Bottleneck, Rule, XHats, cannot_reverse
+from revgraph.rules.rule import Bottleneck, Rule, XHats, cannot_reverse, window
 from revgraph.window import Window
 
 
@@ -16,23 +16,23 @@ def _size(fwd: Builder, pool: gs.Node) -> Bottleneck:
 def _average(rev: Builder, pool: gs.Node, y_hat: Tensor, r: Bottleneck) -> XHats:
     """x_hat[v] = sum over the windows u that hold v of y_hat[u] / count(u)."""
     (size,) = r
-    x, window = pool.inputs[0], Window.of(pool.attrs)
+    x, slide = pool.inputs[0], window(pool)
     channels = x.shape[1]
-    share = op.scale(rev, y_hat, _shares(pool, window).astype(y_hat.dtype))
-    ones = np.ones((channels, 1, *window.kernel), y_hat.dtype)
-    return (op.conv_transposed(rev, share, ones, size, x, window, group=channels),)
+    share = op.scale(rev, y_hat, _shares(pool, slide).astype(y_hat.dtype))
+    ones = np.ones((channels, 1, *slide.kernel), y_hat.dtype)
+    return (op.conv_transposed(rev, share, ones, size, x, slide, group=channels),)
 
 
-def _shares(pool: gs.Node, window: Window) -> np.ndarray:
+def _shares(pool: gs.Node, slide: Window) -> np.ndarray:
     """1 / count(u): (1, 1, *spatial of y), or one number where all windows are full."""
     size, outputs = pool.inputs[0].shape[2:], pool.outputs[0].shape[2:]
     padding = bool(pool.attrs.get("count_include_pad", 0))
-    if not any((*window.begin, *window.end)) and not pool.attrs.get("ceil_mode", 0):
-        return np.array(1 / np.prod(window.kernel))
+    if not any((*slide.begin, *slide.end)) and not pool.attrs.get("ceil_mode", 0):
+        return np.array(1 / np.prod(slide.kernel))
     if not static((*size, *outputs)):
         why = "its windows at the border differ, and the size of its input is known at run time only"
         raise cannot_reverse(pool, why, "give the model a fixed input size")
-    return 1 / window.counts(outputs, size, padding)[None, None]
+    return 1 / slide.counts(outputs, size, padding)[None, None]
 
 
 def _global(rev: Builder, pool: gs.Node, y_hat: Tensor, r: Bottleneck) -> XHats:

@@ -2,8 +2,7 @@
 
 from revgraph import op
 from revgraph.graph import Builder, Tensor, gs
-from revgraph.rules.rule import Bottleneck, Rule, XHats
-from revgraph.window import Window
+from revgraph.rules.rule import Bottleneck, Rule, XHats, window
 
 
 def _size(fwd: Builder, pool: gs.Node) -> Bottleneck:
@@ -14,21 +13,20 @@ def _size(fwd: Builder, pool: gs.Node) -> Bottleneck:
 def _switches(fwd: Builder, pool: gs.Node) -> Bottleneck:
     """r = (s(u|c, x), size of x)."""
     ceil_mode = pool.attrs.get("ceil_mode", 0)
-    window = Window.of(pool.attrs)
     x, y = pool.inputs[0], pool.outputs[0]
-    return (op.switches(fwd, x, y, window, ceil_mode=ceil_mode), *_size(fwd, pool))
+    return (op.switches(fwd, x, y, window(pool), ceil_mode=ceil_mode), *_size(fwd, pool))
 
 
 def _route(rev: Builder, pool: gs.Node, y_hat: Tensor, r: Bottleneck) -> XHats:
     """x_hat[v] = sum of y_hat[u] over s(u) = v."""
     switches, size = r
-    return (op.unpool(rev, y_hat, switches, size, pool.inputs[0], Window.of(pool.attrs)),)
+    return (op.unpool(rev, y_hat, switches, size, pool.inputs[0], window(pool)),)
 
 
 def _centre(rev: Builder, pool: gs.Node, y_hat: Tensor, r: Bottleneck) -> XHats:
     """x_hat = y_hat at each window's centre; a centre in the padding is dropped."""
     (size,) = r
-    return (op.unpool_centre(rev, y_hat, size, pool.inputs[0], Window.of(pool.attrs)),)
+    return (op.unpool_centre(rev, y_hat, size, pool.inputs[0], window(pool)),)
 
 
 switches = Rule("MP^BP", _route, _switches)

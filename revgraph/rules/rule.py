@@ -1,12 +1,13 @@
 """What a rule is, and how rules compose."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from revgraph.errors import RevgraphError
 from revgraph.graph import Builder, Tensor, gs
+from revgraph.window import Window
 
 Bottleneck = tuple[Tensor, ...]
 XHats = tuple[Tensor, ...]
@@ -46,6 +47,18 @@ def compose(outer: Rule, inner: Rule) -> Rule:
 def cannot_reverse(node: gs.Node, why: str, remedy: str) -> RevgraphError:
     """The error for a node that has a rule, but not for this use of it."""
     return RevgraphError(f"cannot reverse node '{node.name}' ({node.op})", why, remedy)
+
+
+def window(node: gs.Node, kernel: Sequence[int] | None = None) -> Window:
+    """The node's window.
+
+    Raises:
+        RevgraphError: Its pads are those of auto_pad SAME for a size known at run time only.
+    """
+    if "auto_pad" in node.attrs:
+        why = "its auto_pad depends on a size known at run time only"
+        raise cannot_reverse(node, why, "give the model a fixed input size, or export explicit pads")
+    return Window.of(node.attrs, kernel)
 
 
 def constant(node: gs.Node, index: int, what: str) -> np.ndarray:
