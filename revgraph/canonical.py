@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -64,29 +64,55 @@ def _invalid(why: str) -> RevgraphError:
 # ---------------------------------------------------------------- passes on the model
 
 
+def own_domain(model: onnx.ModelProto) -> onnx.ModelProto:
+    """ONNX's own domain has two spellings, "" and "ai.onnx"; one remains."""
+    imported = (entry for function in model.functions for entry in function.opset_import)
+    for entry in (*model.opset_import, *imported):
+        entry.domain = "" if entry.domain == "ai.onnx" else entry.domain
+    for node in _all_nodes(model):
+        node.domain = "" if node.domain == "ai.onnx" else node.domain
+    return model
+
+
+def _all_nodes(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
+    """The nodes of the model, its functions and all subgraphs."""
+    waiting = [*model.graph.node, *(node for function in model.functions for node in function.node)]
+    while waiting:
+        node = waiting.pop()
+        yield node
+        for attribute in node.attribute:
+            for graph in (attribute.g, *attribute.graphs):
+                waiting.extend(graph.node)
+
+
 def check(model: onnx.ModelProto) -> onnx.ModelProto:
     """Refuse what no pass could mend, naming it before onnx.checker would in its own words."""
-    functions = {(f.domain, f.name) for f in model.functions}
-    versions = {entry.domain: entry.version for entry in model.opset_import}
+    version = next((entry.version for entry in model.opset_import if not entry.domain), "not given")
     newest = onnx.defs.onnx_opset_version()
-    if not 7 <= versions.get("", 0) <= newest:
-        why = f"its opset is {versions.get('', 'not given')}"
-        raise RevgraphError("cannot read this model", why, f"export it at an opset from 7 to {newest}")
-    for node in model.graph.node:
-        if (node.domain, node.op_type) in functions:
-            continue
-        if node.domain not in ("", "ai.onnx"):
-            what = f"cannot take node '{node.name or node.output[0]}' ({node.domain}.{node.op_type})"
-            why = f"'{node.domain}' is not ONNX's own domain"
-            raise RevgraphError(what, why, "export with standard operators only")
-        if not onnx.defs.has(node.op_type):
-            what = f"cannot take node '{node.name or node.output[0]}' ({node.op_type})"
-            raise RevgraphError(what, "ONNX has no such operator", "export with standard operators only")
+    if not isinstance(version, int) or not 7 <= version <= newest:
+        remedy = f"export it at an opset from 7 to {newest}"
+        raise RevgraphError("cannot read this model", f"its opset is {version}", remedy)
+    functions = {(function.domain, function.name) for function in model.functions}
+    for node in _all_nodes(model):
+        if (node.domain, node.op_type) not in functions:
+            _check_operator(node)
     try:
         onnx.checker.check_model(model)
     except onnx.checker.ValidationError as error:
         raise _invalid(str(error)) from error
     return model
+
+
+def _check_operator(node: onnx.NodeProto) -> None:
+    remedy = "export with standard operators only"
+    name = node.name or next(iter(node.output), "")
+    if node.domain:
+        what = f"cannot take node '{name}' ({node.domain}.{node.op_type})"
+        raise RevgraphError(what, f"'{node.domain}' is not ONNX's own domain", remedy)
+    if not onnx.defs.has(node.op_type):
+        raise RevgraphError(
+            f"cannot take node '{name}' ({node.op_type})", "ONNX has no such operator", remedy
+        )
 
 
 def inline_functions(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -118,7 +144,7 @@ def name_nodes(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def convert_opset(model: onnx.ModelProto) -> onnx.ModelProto:
     """Raise or lower the opset into OPSETS."""
-    version = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+    version = next(entry.version for entry in model.opset_import if not entry.domain)
     target = min(max(version, OPSETS[0]), OPSETS[1])
     if target == version:
         return model
@@ -139,6 +165,7 @@ def infer_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 MODEL_PASSES: tuple[Callable[[onnx.ModelProto], onnx.ModelProto], ...] = (
+    own_domain,
     check,
     inline_functions,
     separate_inputs,

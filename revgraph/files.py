@@ -5,8 +5,9 @@ import errno
 import hashlib
 import os
 import secrets
+import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import onnx
@@ -40,9 +41,9 @@ def read_model(path: Path) -> tuple[onnx.ModelProto, str]:
 
 
 def _read(path: Path) -> bytes:
-    if path.is_dir():
-        raise _unreadable(path, "it is a folder")
     try:
+        if path.is_dir():
+            raise _unreadable(path, "it is a folder")
         size = path.stat().st_size
         if size > MAX_BYTES:
             raise _unreadable(
@@ -65,51 +66,110 @@ def _unreadable(path: Path, why: str, remedy: str = "give the path of an .onnx f
 def _load_external(model: onnx.ModelProto, path: Path) -> None:
     remedy = "keep the data in files beside the model, or save it as one file"
     folder = path.parent.resolve()
-    tensors = [t for t in _tensors(model.graph) if external_data_helper.uses_external_data(t)]
-    for tensor in tensors:
+    nodes = (*model.graph.node, *(node for function in model.functions for node in function.node))
+    for tensor in (*_initializers(model.graph), *_attributes(nodes)):
+        if not external_data_helper.uses_external_data(tensor):
+            continue
         location = next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
-        if Path(location).is_absolute() or not (folder / location).resolve().is_relative_to(folder):
+        if not _lies_in(folder, location):
             why = f"the data of '{tensor.name}' lies outside its folder: '{location}'"
             raise _unreadable(path, why, remedy)
-    try:
-        for tensor in tensors:
+        try:
             external_data_helper.load_external_data_for_tensor(tensor, str(folder))
-            tensor.ClearField("data_location")
-            del tensor.external_data[:]
-    except (OSError, ValueError, onnx.checker.ValidationError) as error:
-        raise _unreadable(path, f"its external data cannot be read: {error}", remedy) from error
+        except (OSError, ValueError, OverflowError, onnx.checker.ValidationError) as error:
+            why = f"the data of '{tensor.name}' cannot be read: {error}"
+            raise _unreadable(path, why, remedy) from error
+        tensor.ClearField("data_location")
+        del tensor.external_data[:]
 
 
-def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+def _lies_in(folder: Path, location: str) -> bool:
+    """Whether a location, links followed, is inside the folder."""
+    try:
+        return (folder / location).resolve().is_relative_to(folder) and not Path(location).is_absolute()
+    except (OSError, ValueError):  # a loop of links, a character that no path can have
+        return False
+
+
+def _initializers(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
     yield from graph.initializer
-    for node in graph.node:
+    for sparse in graph.sparse_initializer:
+        yield from (sparse.values, sparse.indices)
+
+
+def _attributes(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.TensorProto]:
+    """Every tensor that the nodes hold, those of subgraphs included."""
+    for node in nodes:
         for attribute in node.attribute:
             yield from (attribute.t, *attribute.tensors)
             for subgraph in (attribute.g, *attribute.graphs):
-                yield from _tensors(subgraph)
+                yield from (*_initializers(subgraph), *_attributes(subgraph.node))
 
 
-def write_all(contents: Mapping[Path, bytes], stale: tuple[Path, ...] = ()) -> None:
+def write_all(contents: Mapping[Path, bytes | Path], stale: tuple[Path, ...] = ()) -> None:
     """Write files beside their places, then move them all in, and remove the stale ones.
 
+    Args:
+        contents: For each place what shall stand there: bytes, or a file to copy.
+        stale: Files that those replace.
+
     Raises:
-        RevgraphError: A file cannot be written; then no file has changed.
+        RevgraphError: A file cannot be written; then everything is as it was.
     """
-    written: dict[Path, Path] = {}
     try:
-        for path, content in contents.items():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            written[path] = _write_beside(path, content)
-        for path, temporary in written.items():
-            os.replace(temporary, path)
+        with contextlib.ExitStack() as leftovers:
+            for folder in dict.fromkeys(path.parent for path in contents):
+                _make_folder(folder, leftovers)
+            beside = {path: _write_beside(path, content, leftovers) for path, content in contents.items()}
+            before = {path: _write_beside(path, path, leftovers) for path in contents if path.exists()}
+            _move_in(beside, before)
         for path in stale:
             path.unlink(missing_ok=True)
     except OSError as error:
-        for temporary in written.values():
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
         where, why = error.filename or next(iter(contents)), error.strerror or str(error)
         raise RevgraphError(f"cannot write '{where}'", why, "choose another place with -o") from error
+
+
+def _make_folder(folder: Path, leftovers: contextlib.ExitStack) -> None:
+    """Make a folder and its parents; those still empty at the end go again."""
+    missing = [parent for parent in (folder, *folder.parents) if not parent.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for made in reversed(missing):
+        leftovers.callback(_remove_empty, made)
+
+
+def _remove_empty(folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        folder.rmdir()
+
+
+def _write_beside(path: Path, content: bytes | Path, leftovers: contextlib.ExitStack) -> Path:
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "it is a folder", str(path))
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    leftovers.callback(temporary.unlink, missing_ok=True)
+    if isinstance(content, Path):
+        shutil.copyfile(content, temporary)
+    else:
+        with temporary.open("xb") as file:
+            file.write(content)
+    return temporary
+
+
+def _move_in(beside: Mapping[Path, Path], before: Mapping[Path, Path]) -> None:
+    """Move files to their places; if one fails, those already there get back what was there before."""
+    moved = []
+    try:
+        for path, temporary in beside.items():
+            os.replace(temporary, path)
+            moved.append(path)
+    except BaseException:
+        for path in moved:
+            if path in before:
+                os.replace(before[path], path)
+            else:
+                path.unlink()
+        raise
 
 
 @contextlib.contextmanager
@@ -126,18 +186,4 @@ def staging() -> Iterator[Callable[[Path], Path]]:
             return staged.setdefault(path, Path(folder) / f"{len(staged)}{path.suffix}")
 
         yield stage
-        for path, temporary in staged.items():
-            write_all({path: temporary.read_bytes()})
-
-
-def _write_beside(path: Path, content: bytes) -> Path:
-    if path.is_dir():
-        raise IsADirectoryError(errno.EISDIR, "it is a folder", str(path))
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        with temporary.open("xb") as file:
-            file.write(content)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    return temporary
+        write_all(staged)

@@ -1,7 +1,7 @@
 """What each layer of a model is, how it reverses, and what its bottleneck weighs."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,27 +53,28 @@ def inspect(
     graph = canonical.canonicalise(source)
     y = layer.find_layer(graph, at)
     x = layer.find_input(graph, y, input)
-    return x.name, y.name, [_layer(graph, node) for node in layer.path(graph, x, y)]
+    live = layer.descendants(x)
+    return x.name, y.name, [_layer(graph, node, live) for node in layer.path(graph, x, y)]
 
 
-def _layer(graph: gs.Graph, node: gs.Node) -> Layer:
+def _layer(graph: gs.Graph, node: gs.Node, live: Container[str]) -> Layer:
     shape = node.outputs[0].shape
     try:
-        taps = [_taps(graph, node, variant) for variant in SHOWN]
+        taps = [_taps(graph, node, variant, live) for variant in SHOWN]
     except RevgraphError as error:
         return Layer(node.name, node.op, shape, (), (), str(error))
     names = [rules(variant)[node.op].name for variant in SHOWN]
     return Layer(node.name, node.op, shape, names, [_bytes(r) for r in taps], None)
 
 
-def _taps(graph: gs.Graph, node: gs.Node, variant: str) -> list[gs.Variable]:
+def _taps(graph: gs.Graph, node: gs.Node, variant: str, live: Container[str]) -> list[gs.Variable]:
     """The taps that reversing this node alone would need; the model's graph stays as it was."""
     names = {tensor.name for tensor in graph.tensors().values()}
     fwd, rev = Builder(graph, names), Builder(gs.Graph(opset=graph.opset), names)
     count, output = len(graph.nodes), node.outputs[0]
     y_hat = gs.Variable("p", output.dtype or np.dtype(np.float32), output.shape)
     try:
-        reverse_layer(fwd, rev, rules(variant), node, y_hat)
+        reverse_layer(fwd, rev, rules(variant), node, y_hat, live)
     finally:
         for tap in graph.nodes[count:]:
             tap.inputs.clear()

@@ -1,11 +1,13 @@
 """The walk: tap the forward graph, build the reversed one. It knows no operator."""
 
+import itertools
 from collections import defaultdict
+from collections.abc import Container, Sequence
 
 from revgraph.errors import RevgraphError
-from revgraph.graph import Builder, Tensor, activations, gs, static
-from revgraph.layer import path
-from revgraph.rules.rule import Bottleneck, XHats
+from revgraph.graph import Builder, Tensor, gs, static
+from revgraph.layer import descendants, path
+from revgraph.rules.rule import Bottleneck, cannot_reverse
 from revgraph.variants import Variant
 
 
@@ -27,16 +29,15 @@ def reverse(fwd: Builder, table: Variant, x: gs.Variable, y: gs.Variable) -> Bui
     rev = Builder(gs.Graph(name="reversed", opset=fwd.graph.opset), fwd.names)
     p = gs.Variable("p", y.dtype, [_rows(fwd.graph), *y.shape[1:]])
     rev.graph.inputs.append(p)
+    live = descendants(x)
     contributions: dict[str, list[Tensor]] = defaultdict(list, {y.name: [p]})
     for node in reversed(path(fwd.graph, x, y)):
         if node.outputs[0].name not in contributions:
-            what, why = (
-                f"cannot reverse node '{node.name}' ({node.op})",
-                "an output other than its first is used",
+            raise cannot_reverse(
+                node, "an output other than its first is used", "choose --at before this node"
             )
-            raise RevgraphError(what, why, "choose --at before this node")
         y_hat = _total(rev, node.outputs[0], contributions)
-        for source, x_hat in zip(activations(node), reverse_layer(fwd, rev, table, node, y_hat), strict=True):
+        for source, x_hat in reverse_layer(fwd, rev, table, node, y_hat, live):
             contributions[source.name].append(x_hat)
     x_hat = _total(rev, x, contributions)
     shape = [p.shape[0], *x.shape[1:]]
@@ -45,32 +46,51 @@ def reverse(fwd: Builder, table: Variant, x: gs.Variable, y: gs.Variable) -> Bui
     return rev
 
 
-def reverse_layer(fwd: Builder, rev: Builder, table: Variant, node: gs.Node, y_hat: Tensor) -> XHats:
-    """Tap one node and emit its reversed layer: one x_hat per activation input.
+def reverse_layer(
+    fwd: Builder, rev: Builder, table: Variant, node: gs.Node, y_hat: Tensor, live: Container[str]
+) -> list[tuple[Tensor, Tensor]]:
+    """Tap one node and emit its reversed layer.
+
+    Args:
+        fwd: The forward graph.
+        rev: The reversed graph.
+        table: The variant.
+        node: The node.
+        y_hat: Shaped like the node's first output.
+        live: Names of the tensors that depend on x.
+
+    Returns:
+        Each live input of the node with its x_hat.
 
     Raises:
         RevgraphError: No rule fits the node.
     """
-    _check_layer(table, node)
+    if node.op not in table:
+        what, known = f"cannot reverse node '{node.name}'", ", ".join(sorted(table))
+        raise RevgraphError(what, f"no rule for {node.op}", f"rules exist for {known}")
+    sources = [tensor if tensor.name in live else None for tensor in node.inputs]
+    _check_shapes(node, list(filter(None, sources)))
     rule = table[node.op]
     fwd.scope = rev.scope = node.name
-    return rule.reverse(rev, node, y_hat, _declare(rev.graph, rule.bottleneck(fwd, node)))
+    x_hats = rule.reverse(rev, node, y_hat, _declare(rev.graph, rule.bottleneck(fwd, node)))
+    pairs = [(s, x_hat) for s, x_hat in itertools.zip_longest(sources, x_hats) if s is not None]
+    for source, x_hat in pairs:
+        if x_hat is None:
+            why = f"its parameter '{source.name}' depends on the input"
+            raise cannot_reverse(node, why, "choose --at before this node")
+    return pairs
 
 
-def _check_layer(table: Variant, node: gs.Node) -> None:
-    what = f"cannot reverse node '{node.name}'"
-    if node.op not in table:
-        raise RevgraphError(what, f"no rule for {node.op}", f"rules exist for {', '.join(sorted(table))}")
-    for tensor in (*activations(node), node.outputs[0]):
+def _check_shapes(node: gs.Node, sources: Sequence[Tensor]) -> None:
+    for tensor in (*sources, node.outputs[0]):
         if tensor.shape is None:
-            raise RevgraphError(
-                what, f"the shape of '{tensor.name}' is not known", "export with fixed shapes"
+            raise cannot_reverse(
+                node, f"the shape of '{tensor.name}' is not known", "export with fixed shapes"
             )
-    batch = [tensor.shape[0] if tensor.shape else None for tensor in (node.outputs[0], *activations(node))]
+    batch = [tensor.shape[0] if tensor.shape else 0 for tensor in (node.outputs[0], *sources)]
     if static(batch) and len(set(batch)) > 1:
-        raise RevgraphError(
-            what, f"it changes the batch from {batch[1:]} to {batch[0]}", "keep the batch first"
-        )
+        why = f"it changes the batch from {batch[1]} to {batch[0]}"
+        raise cannot_reverse(node, why, "keep the batch on the first axis, or choose --at before this node")
 
 
 def _declare(rev: gs.Graph, r: Bottleneck) -> Bottleneck:

@@ -3,7 +3,7 @@
 import numpy as np
 
 from revgraph import op
-from revgraph.graph import Builder, Tensor, activations, gs
+from revgraph.graph import Builder, Tensor, gs
 from revgraph.rules import wiring
 from revgraph.rules.rule import Bottleneck, Rule, XHats, cannot_reverse, constant, window
 
@@ -26,8 +26,6 @@ def _gemm(rev: Builder, gemm: gs.Node, y_hat: Tensor, r: Bottleneck) -> XHats:
     constant(gemm, 1, "weight")
     if gemm.attrs.get("transA", 0):
         raise cannot_reverse(gemm, "transA moves the batch off the first axis", wiring.KEEP_BATCH)
-    if len(activations(gemm)) > 1:
-        raise cannot_reverse(gemm, "its bias is computed at run time", "add it with Add instead")
     alpha, transposed = gemm.attrs.get("alpha", 1.0), bool(gemm.attrs.get("transB", 0))
     return (op.gemm_transposed(rev, y_hat, gemm.inputs[1], gemm.inputs[0], alpha, transposed),)
 
@@ -35,7 +33,7 @@ def _gemm(rev: Builder, gemm: gs.Node, y_hat: Tensor, r: Bottleneck) -> XHats:
 def _matmul(rev: Builder, matmul: gs.Node, y_hat: Tensor, r: Bottleneck) -> XHats:
     """x_hat = y_hat W^T for y = x W, and W^T y_hat for y = W x."""
     a, b = matmul.inputs
-    if len(activations(matmul)) > 1:
+    if not any(isinstance(factor, gs.Constant) for factor in (a, b)):
         raise cannot_reverse(matmul, "both factors are computed at run time", "choose --at before this node")
     if isinstance(b, gs.Constant) and len(a.shape) == len(b.shape) == 2:
         return (op.gemm_transposed(rev, y_hat, b, a),)
@@ -47,7 +45,8 @@ def _matmul(rev: Builder, matmul: gs.Node, y_hat: Tensor, r: Bottleneck) -> XHat
     factors = (transposed, y_hat) if left else (y_hat, transposed)
     shape = [*y_hat.shape[:-2], *x.shape[-2:]]
     x_hat = rev.emit("MatMul", *factors, dtype=y_hat.dtype, shape=shape)
-    return (wiring.unbroadcast(rev, matmul, x_hat, x),)
+    x_hat = wiring.unbroadcast(rev, matmul, x_hat, x)
+    return (None, x_hat) if left else (x_hat,)
 
 
 def _batch_norm(rev: Builder, norm: gs.Node, y_hat: Tensor, r: Bottleneck) -> XHats:

@@ -10,7 +10,8 @@ from revgraph.graph import Builder, Tensor, gs
 from revgraph.window import Window
 
 Bottleneck = tuple[Tensor, ...]
-XHats = tuple[Tensor, ...]
+XHats = tuple[Tensor | None, ...]
+"""x_hat of the node's first inputs, in order; None for one that needs none, such as a constant."""
 Reverse = Callable[[Builder, gs.Node, Tensor, Bottleneck], XHats]
 
 
@@ -25,7 +26,7 @@ class Rule:
 
     Attributes:
         name: What `inspect` calls it.
-        reverse: Emits the reversed layer; returns one x_hat per activation input of the node.
+        reverse: Emits the reversed layer.
         bottleneck: Emits r into the forward graph, where it becomes an extra output.
     """
 
@@ -39,7 +40,7 @@ def compose(outer: Rule, inner: Rule) -> Rule:
 
     def reverse(rev: Builder, node: gs.Node, y_hat: Tensor, r: Bottleneck) -> XHats:
         (x_hat,) = inner.reverse(rev, node, y_hat, r)
-        return outer.reverse(rev, node, x_hat, ())
+        return (None,) if x_hat is None else outer.reverse(rev, node, x_hat, ())
 
     return Rule(f"{outer.name} o {inner.name}", reverse, inner.bottleneck)
 

@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from revgraph import op
-from revgraph.graph import Builder, Shape, Tensor, activations, gs, static
+from revgraph.graph import Builder, Shape, Tensor, gs, static
 from revgraph.rules.rule import Bottleneck, Rule, XHats, cannot_reverse, constant
 
 KEEP_BATCH = "keep the batch on the first axis, or choose --at before this node"
@@ -25,7 +25,7 @@ def _dropout(rev: Builder, dropout: gs.Node, y_hat: Tensor, r: Bottleneck) -> XH
 
 def _add(rev: Builder, add: gs.Node, y_hat: Tensor, r: Bottleneck) -> XHats:
     """x_hat = y_hat for every term, summed over the axes that the term was broadcast along."""
-    return tuple(unbroadcast(rev, add, y_hat, x) for x in activations(add))
+    return tuple(None if isinstance(x, gs.Constant) else unbroadcast(rev, add, y_hat, x) for x in add.inputs)
 
 
 def unbroadcast(rev: Builder, node: gs.Node, y_hat: Tensor, x: Tensor) -> Tensor:
@@ -55,7 +55,6 @@ def _concat(rev: Builder, concat: gs.Node, y_hat: Tensor, r: Bottleneck) -> XHat
     return tuple(
         _slice(rev, y_hat, axis, end - size, end, [y_hat.shape[0], *x.shape[1:]])
         for x, size, end in zip(concat.inputs, sizes, ends, strict=True)
-        if isinstance(x, gs.Variable)
     )
 
 
@@ -92,6 +91,8 @@ def _reshape(rev: Builder, reshape: gs.Node, y_hat: Tensor, r: Bottleneck) -> XH
 def _keeps_batch(reshape: gs.Node, x: Tensor, y: Tensor) -> bool:
     if reshape.op == "Flatten":
         return int(reshape.attrs.get("axis", 1)) % len(x.shape) == 1
+    if isinstance(x.shape[0], str) and x.shape[0] == y.shape[0]:
+        return True
     if static(x.shape[1:]) and static(y.shape[1:]):
         return bool(math.prod(x.shape[1:]) == math.prod(y.shape[1:]))
     target = reshape.inputs[1]
