@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -33,6 +34,9 @@ from revgraph.session import Session
 
 Args = argparse.Namespace
 
+EVERYWHERE = {"quiet": False, "json": False, "device": "cpu", "threads": 0}
+"""Defaults of the options that every command takes, before or after its name."""
+
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
     """Every default shown, where there is one; examples as they are written."""
@@ -53,12 +57,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # names of layers may hold what a terminal's code page lacks
             stream.reconfigure(errors="replace")
-    args = _parser().parse_args(argv)
+    args = argparse.Namespace(**{**EVERYWHERE, **vars(_parser().parse_args(argv))}, notes=[])
     try:
         args.command(args)
     except RevgraphError as error:
         print(f"revgraph: error: {error}", file=sys.stderr)
         return 1
+    except OSError as error:
+        known = RevgraphError(
+            f"cannot use '{error.filename}'", error.strerror or str(error), "name another path"
+        )
+        print(f"revgraph: error: {known}", file=sys.stderr)
+        return 1
+    for note in () if args.quiet else args.notes:
+        print(f"revgraph: note: {note}", file=sys.stderr)
     return 0
 
 
@@ -110,11 +122,13 @@ def _run(args: Args) -> None:
         for source in tqdm(pictures, unit="picture", disable=True if args.quiet else None):
             for found in explainer.explain(picture.read(source), neurons, rng):
                 path = paths[len(rows)]
-                picture.write(found.draw(caption), stage(path))
+                stage(path).write_bytes(picture.encode(found.draw(caption), path))
                 rows.append(_row(path, source, compiled, found))
     for row in rows:
         if row["vanished"]:
-            _note(args, f"x_hat of '{row['picture']}' is all zero: nothing survives after {row['vanished']}")
+            args.notes.append(
+                f"x_hat of '{row['picture']}' is all zero: nothing survives after {row['vanished']}"
+            )
     _print(args, rows, lambda row: [row["path"], row["summary"]])
 
 
@@ -136,9 +150,10 @@ def _row(path: Path, source: Path, compiled: Compiled, found: explain.Explanatio
 def _compilation(args: Args) -> tuple[Compiled, recipe.Recipe]:
     """What `run` was given, compiled, and the recipe for its pictures."""
     folder = Path(args.model)
-    if folder.is_dir():
+    if os.path.isdir(folder):  # which, unlike Path's, is False for a name that no file can have
         compiled = pair.load(folder, args.variant)
-        if args.at not in (None, compiled.at):
+        outputs = {node.name: node.output[0] for node in compiled.forward.graph.node}
+        if args.at not in (None, compiled.at) and outputs.get(args.at) != compiled.at:
             why = f"it was compiled at '{compiled.at}'"
             raise RevgraphError(f"cannot run '{folder}' at '{args.at}'", why, "compile again with --at")
     else:
@@ -148,16 +163,17 @@ def _compilation(args: Args) -> tuple[Compiled, recipe.Recipe]:
 
 
 def _recipe(args: Args, compiled: Compiled) -> recipe.Recipe:
-    if name := args.recipe or compiled.metadata.get("recipe"):
+    own = compiled.metadata.get("recipe")
+    if name := args.recipe or (own if own in recipe.names() else None):  # a model cannot name a file
         return recipe.load(name)
-    _note(args, "no recipe given: feeding RGB / 255 with ImageNet's mean and std (choose with --recipe)")
+    args.notes.append("no recipe given: fed RGB / 255 with ImageNet's mean and std (choose with --recipe)")
     return recipe.load("imagenet")
 
 
 def _model(name: str) -> tuple[Path, str]:
     """A model file, or the network that a recipe names."""
     path = Path(name)
-    if not path.exists() and name in recipe.names():
+    if name in recipe.names() and not os.path.exists(path):
         return zoo.model_path(recipe.load(name)), name
     return path, path.stem
 
@@ -240,11 +256,6 @@ def _table(args: Args, rows: list[dict[str, Any]], heads: list[str], hidden: str
     print(tabulate(shown, heads, tablefmt="plain", disable_numparse=True))
 
 
-def _note(args: Args, text: str) -> None:
-    if not args.quiet:
-        print(f"revgraph: note: {text}", file=sys.stderr)
-
-
 # ---------------------------------------------------------------- arguments
 
 
@@ -253,8 +264,10 @@ def _parser() -> argparse.ArgumentParser:
     group = common.add_argument_group("everywhere")
     group.add_argument("-q", "--quiet", action="store_true", help="no progress and no notes on stderr")
     group.add_argument("--json", action="store_true", help="results as JSON on stdout")
-    group.add_argument("--device", choices=("cpu",), help="where to run")
-    group.add_argument("--threads", type=_threads, metavar="N", help="onnxruntime's threads; 0: it decides")
+    group.add_argument("--device", choices=("cpu",), help="where to run (default: cpu)")
+    group.add_argument(
+        "--threads", type=_whole, metavar="N", help="onnxruntime's threads (default: 0, it decides)"
+    )
     parser = argparse.ArgumentParser(
         "revgraph",
         description=revgraph.__doc__,
@@ -263,7 +276,6 @@ def _parser() -> argparse.ArgumentParser:
         parents=[common],
         allow_abbrev=False,
     )
-    parser.set_defaults(quiet=False, json=False, threads=0, device="cpu")
     parser.add_argument("--version", action="version", version=f"revgraph {revgraph.__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
@@ -345,13 +357,12 @@ def _run_arguments(command: Callable[..., argparse.ArgumentParser]) -> None:
     sub.add_argument("--neuron", metavar="SPEC", action="append", help=help_neuron)
     help_recipe = "how pictures are fed (default: the model's own, else imagenet)"
     sub.add_argument("--recipe", metavar="NAME_OR_FILE", help=help_recipe)
-    sub.add_argument("--seed", type=int, default=0, help="of the random generator")
+    sub.add_argument("--seed", type=_whole, metavar="N", default=0, help="of the random generator")
     help_output = "a picture's path for one result, else a folder"
     sub.add_argument("-o", "--output", required=True, metavar="PICTURE_OR_FOLDER", help=help_output)
 
 
-def _threads(text: str) -> int:
-    number = int(text)
-    if number < 0:
-        raise argparse.ArgumentTypeError("threads cannot be negative")
-    return number
+def _whole(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from 0")
+    return int(text)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import onnx
 
 import revgraph
 from revgraph import canonical, files, layer, pair, variants, weights
+from revgraph.canonical import on_model
 from revgraph.errors import RevgraphError
 from revgraph.graph import Builder, gs
 from revgraph.lower.portable import PORTABLE
@@ -85,14 +87,18 @@ def read_source(model: str | Path | onnx.ModelProto) -> tuple[onnx.ModelProto, s
     """The model, its name, and its sha256."""
     if isinstance(model, onnx.ModelProto):
         content = model.SerializeToString(deterministic=True)
-        return model, model.graph.name or "model", hashlib.sha256(content).hexdigest()
+        return (
+            model,
+            re.sub(r"[^\w-]+", "_", model.graph.name).strip("_") or "model",
+            hashlib.sha256(content).hexdigest(),
+        )
     proto, sha256 = files.read_model(Path(model))
     return proto, Path(model).stem, sha256
 
 
 def _export(graph: gs.Graph, source: onnx.ModelProto | None) -> onnx.ModelProto:
     """The graph as a checked model, with the source's texts, which onnx-graphsurgeon drops."""
-    graph.ir_version = graph.ir_version or canonical.IRS[0]
+    graph.ir_version = graph.ir_version or on_model.IRS[0]
     model: onnx.ModelProto = gs.export_onnx(graph)
     model.producer_name, model.producer_version = "revgraph", revgraph.__version__
     if source is not None:
@@ -104,9 +110,9 @@ def _export(graph: gs.Graph, source: onnx.ModelProto | None) -> onnx.ModelProto:
 def _restore_texts(model: onnx.ModelProto, source: onnx.ModelProto) -> None:
     model.doc_string = source.doc_string
     onnx.helper.set_model_props(model, {entry.key: entry.value for entry in source.metadata_props})
-    nodes = {node.name or node.output[0]: node for node in source.graph.node}
+    nodes = {node.output[0]: node for node in source.graph.node if node.output}
     for node in model.graph.node:
-        if original := nodes.get(node.name):
+        if original := nodes.get(node.output[0]):
             node.doc_string = original.doc_string
             node.metadata_props.extend(original.metadata_props)
     values = {value.name: value for value in (*source.graph.input, *source.graph.output)}

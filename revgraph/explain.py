@@ -158,12 +158,14 @@ def output_paths(out: Path, pictures: Sequence[Path], variant: str, neurons: Seq
             )
         return [out]
     specs = [f".{_slug(str(n))}" for n in neurons] if len(neurons) > 1 else [""]
-    taken: list[Path] = []
+    taken: dict[str, Path] = {}
     for path, spec in itertools.product(pictures, specs):
         stems = itertools.chain([path.stem], (f"{path.stem}_{i}" for i in itertools.count(2)))
-        names = (out / f"{stem}.{variant}{spec}.png" for stem in stems)
-        taken.append(next(name for name in names if name not in taken))
-    return taken
+        names = (f"{stem}.{variant}{spec}.png" for stem in stems)
+        # Some file systems do not tell upper case from lower.
+        name = next(name for name in names if name.lower() not in taken)
+        taken[name.lower()] = out / name
+    return list(taken.values())
 
 
 def _slug(spec: str) -> str:

@@ -9,9 +9,11 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import onnx
-from google.protobuf.message import DecodeError
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import DecodeError, Message
 from onnx import external_data_helper
 
 from revgraph.errors import RevgraphError
@@ -34,10 +36,30 @@ def read_model(path: Path) -> tuple[onnx.ModelProto, str]:
         model = onnx.load_model_from_string(content)
     except DecodeError as error:
         raise _unreadable(path, f"it is not an ONNX file, or cut short ({error})") from error
+    if not _is_text(model):
+        raise _unreadable(path, "a name in it is not UTF-8 text")
     if not model.ir_version or not model.graph.node:
         raise _unreadable(path, "it is not an ONNX file, or holds no nodes")
     _load_external(model, path)
     return model, hashlib.sha256(content).hexdigest()
+
+
+def _is_text(message: Message) -> bool:
+    """Whether every string of a message is one; protobuf's parser lets other bytes through."""
+    waiting: list[Any] = [message]
+    try:
+        while waiting:
+            for field, value in waiting.pop().ListFields():
+                values = [value] if isinstance(value, (Message, str, bytes)) else value
+                if field.type == FieldDescriptor.TYPE_MESSAGE:
+                    waiting.extend(values)
+                elif field.type == FieldDescriptor.TYPE_STRING and not all(
+                    isinstance(v, str) for v in values
+                ):
+                    return False
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _read(path: Path) -> bytes:
@@ -143,6 +165,17 @@ def _remove_empty(folder: Path) -> None:
         folder.rmdir()
 
 
+@contextlib.contextmanager
+def _temporary_folder() -> Iterator[str]:
+    try:
+        folder = tempfile.TemporaryDirectory(prefix="revgraph-")
+    except OSError as error:
+        what, remedy = "cannot make a temporary folder", "set TMPDIR to a folder that can be written"
+        raise RevgraphError(what, error.strerror or str(error), remedy) from error
+    with folder as name:
+        yield name
+
+
 def _write_beside(path: Path, content: bytes | Path, leftovers: contextlib.ExitStack) -> Path:
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, "it is a folder", str(path))
@@ -179,7 +212,7 @@ def staging() -> Iterator[Callable[[Path], Path]]:
     Yields:
         A function from a file's place to the path to write it at.
     """
-    with tempfile.TemporaryDirectory(prefix="revgraph-") as folder:
+    with _temporary_folder() as folder:
         staged: dict[Path, Path] = {}
 
         def stage(path: Path) -> Path:

@@ -20,8 +20,8 @@ def find_layer(graph: gs.Graph, at: str | None) -> gs.Variable:
     tensors = {t.name: t for t in graph.tensors().values() if isinstance(t, gs.Variable)}
     nodes = {node.name: node.outputs[0] for node in graph.nodes}
     if at not in tensors and at not in nodes:
-        nearest = difflib.get_close_matches(at, [*tensors, *nodes], n=5, cutoff=0)
-        names = ", ".join(f"'{name}'" for name in dict.fromkeys(nearest))
+        nearest = difflib.get_close_matches(at, tensors | nodes, n=5, cutoff=0)
+        names = ", ".join(f"'{name}'" for name in nearest)
         why = "no tensor and no node is called so"
         raise RevgraphError(f"no layer '{at}'", why, f"the nearest names are {names}")
     return tensors.get(at) or nodes[at]

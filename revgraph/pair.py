@@ -11,6 +11,7 @@ import onnx.utils
 
 from revgraph import files
 from revgraph.errors import RevgraphError
+from revgraph.variants import VARIANTS
 
 PREFIX = "revgraph."
 
@@ -95,7 +96,10 @@ class Compiled:
 def tie(name: str, forward: onnx.ModelProto, reverse: onnx.ModelProto, metadata: dict[str, str]) -> Compiled:
     """Make a compilation of two graphs by writing what ties them into both."""
     for model in (forward, reverse):
-        set_metadata(model, metadata | {"digest": _digest(forward, reverse)})
+        set_metadata(model, metadata)
+    digest = {"digest": _digest(forward, reverse)}
+    for model in (forward, reverse):
+        set_metadata(model, digest)
     return Compiled(name, forward, reverse)
 
 
@@ -111,9 +115,11 @@ def _metadata(model: onnx.ModelProto) -> dict[str, str]:
 
 
 def _digest(*models: onnx.ModelProto) -> str:
-    """Sha256 over the graphs, in order."""
+    """Sha256 over the graphs and what was noted of them, in order."""
     digest = hashlib.sha256()
     for model in models:
+        noted = {key: value for key, value in _metadata(model).items() if key != "digest"}
+        digest.update(json.dumps(noted, sort_keys=True).encode())
         digest.update(model.graph.SerializeToString(deterministic=True))
     return digest.hexdigest()
 
@@ -142,7 +148,9 @@ def load(folder: str | Path, variant: str | None = None) -> Compiled:
         raise RevgraphError(what, "no such files", "make one with revgraph compile")
     if len(found) > 1:
         what = f"several compilations in '{folder}'"
-        raise RevgraphError(what, ", ".join(sorted(found)), "choose one with --variant")
+        same = len({stem.rpartition(".")[2] for stem in found}) == 1
+        remedy = "give each model a folder of its own" if same else "choose one with --variant"
+        raise RevgraphError(what, ", ".join(sorted(found)), remedy)
     ((stem, paths),) = found.items()
     name = stem.rpartition(".")[0]
     models = [files.read_model(path)[0] for path in paths]
@@ -165,7 +173,7 @@ def _compilations(folder: Path) -> Iterable[tuple[str, tuple[Path, ...]]]:
         stem, _, part = path.stem.rpartition(".")
         if part == "forward":
             yield stem, (path, path.with_name(f"{stem}.reversed.onnx"))
-        elif part != "reversed" and stem:
+        elif part in VARIANTS and stem:
             yield path.stem, (path,)
 
 

@@ -207,11 +207,11 @@ def _printable(text: str) -> str:
 # ----- Writing -----
 
 
-def write(image: Image.Image, path: str | os.PathLike[str]) -> None:
-    """The picture as a file of the type that its suffix says; it appears whole or not at all.
+def encode(image: Image.Image, path: str | os.PathLike[str]) -> bytes:
+    """The content of a file of the type that the path's suffix says.
 
     Raises:
-        RevgraphError: The suffix says nothing, or the file cannot be written.
+        RevgraphError: The suffix says nothing, or the picture does not fit the type.
     """
     file, what = Path(path), f"cannot write picture '{os.fspath(path)}'"
     format_name = WRITABLE.get(file.suffix.lower())
@@ -224,5 +224,14 @@ def write(image: Image.Image, path: str | os.PathLike[str]) -> None:
         image.convert("RGB").save(encoded, format_name, **OPTIONS.get(format_name, {}))
     except (OSError, ValueError, KeyError) as error:  # too large for the type, or a Pillow built without it
         raise RevgraphError(what, f"{format_name}: {error}", "a .png file") from error
+    return encoded.getvalue()
+
+
+def write(image: Image.Image, path: str | os.PathLike[str]) -> None:
+    """The picture as a file of the type that its suffix says; it appears whole or not at all.
+
+    Raises:
+        RevgraphError: It cannot be encoded, or the file cannot be written.
+    """
     # A link stays, and the file that it points to is replaced.
-    write_all({Path(os.path.realpath(file)): encoded.getvalue()})
+    write_all({Path(os.path.realpath(path)): encode(image, path)})

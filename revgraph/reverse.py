@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Container, Sequence
 
 from revgraph.errors import RevgraphError
-from revgraph.graph import Builder, Tensor, gs, static
+from revgraph.graph import Builder, Tensor, gs
 from revgraph.layer import descendants, path
 from revgraph.rules.rule import Bottleneck, cannot_reverse
 from revgraph.variants import Variant
@@ -76,7 +76,7 @@ def reverse_layer(
     pairs = [(s, x_hat) for s, x_hat in itertools.zip_longest(sources, x_hats) if s is not None]
     for source, x_hat in pairs:
         if x_hat is None:
-            why = f"its parameter '{source.name}' depends on the input"
+            why = f"its input '{source.name}' depends on x, and only its data can be reversed"
             raise cannot_reverse(node, why, "choose --at before this node")
     return pairs
 
@@ -88,7 +88,7 @@ def _check_shapes(node: gs.Node, sources: Sequence[Tensor]) -> None:
                 node, f"the shape of '{tensor.name}' is not known", "export with fixed shapes"
             )
     batch = [tensor.shape[0] if tensor.shape else 0 for tensor in (node.outputs[0], *sources)]
-    if static(batch) and len(set(batch)) > 1:
+    if len(set(batch)) > 1 and any(isinstance(n, int) for n in batch):
         why = f"it changes the batch from {batch[1]} to {batch[0]}"
         raise cannot_reverse(node, why, "keep the batch on the first axis, or choose --at before this node")
 

@@ -48,7 +48,7 @@ class Session:
         """The shape of x as the model declares it; names or None where it is free."""
         return tuple(next(i.shape for i in self._forward.get_inputs() if i.name == self.pair.input))
 
-    def forward(self, x: np.ndarray, **others: np.ndarray) -> Trace:
+    def forward(self, x: np.ndarray, /, **others: np.ndarray) -> Trace:
         """Run the forward graph.
 
         Args:
@@ -95,9 +95,7 @@ class Session:
         model = onnx.ModelProto()
         model.CopyFrom(self.pair.reversed)
         inner = {value.name: value for value in model.graph.value_info}
-        order = [name for node in model.graph.node for name in node.output if name in inner]
-        floating = model.graph.output[0].type.tensor_type.elem_type
-        signals = [name for name in order if inner[name].type.tensor_type.elem_type == floating]
+        signals = [name for name in _signals(model.graph) if name in inner]
         model.graph.output.extend(inner[name] for name in signals)
         values = _run(_open(model, self._threads), signals, self._reversed_feeds(trace, p))
         alive = ["p", *(name for name, value in zip(signals, values, strict=True) if value.numpy().any())]
@@ -106,6 +104,8 @@ class Session:
     def _layer(self, tensor: str) -> str:
         """The forward node or tensor that a reversed tensor `<name>/<operator>...` belongs to."""
         graph = self.pair.forward.graph
+        if tensor == "p":
+            return self.pair.at
         known = {name for node in graph.node for name in (node.name, *node.output)}
         while tensor not in known and "/" in tensor:
             tensor = tensor.rpartition("/")[0]
@@ -142,6 +142,16 @@ class Session:
                 )
 
 
+def _signals(graph: onnx.GraphProto) -> list[str]:
+    """The floating tensors computed from p, in order: neither taps nor sizes."""
+    kinds = {value.name: value.type.tensor_type.elem_type for value in (*graph.value_info, *graph.output)}
+    found = ["p"]
+    for node in graph.node:
+        if not set(node.input).isdisjoint(found):
+            found += [name for name in node.output if kinds.get(name) == kinds["x_hat"]]
+    return found
+
+
 _ONNX_TYPES = {"float32": "tensor(float)", "float64": "tensor(double)"} | {
     name: f"tensor({name})"
     for name in ("float16", "uint8", "int8", "uint16", "int16", "int32", "int64", "bool")
@@ -155,7 +165,7 @@ def _open(model: onnx.ModelProto, threads: int) -> Any:
         raise missing_extra("cannot run a network", "onnxruntime", "cpu") from error
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # what it logs as errors it also raises
     try:
         return onnxruntime.InferenceSession(
             model.SerializeToString(), options, providers=["CPUExecutionProvider"]

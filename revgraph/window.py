@@ -75,6 +75,16 @@ class Window:
             for o, n, s, e, b in zip(outputs, size, self.strides, self.extent, self.begin, strict=True)
         )
 
+    def remainder(self, size: Sequence[int]) -> Axes:
+        """Elements of the padded input after the last whole window: ceil_mode adds a window for them."""
+        axes = zip(size, self.strides, self.extent, self.begin, self.end, strict=True)
+        return tuple((n + b + pad - e) % s for n, s, e, b, pad in axes)
+
+    def excess(self, size: Sequence[int]) -> Axes:
+        """The same where that window would start in the end padding, so that it should not be; else 0."""
+        axes = zip(size, self.strides, self.extent, self.begin, self.end, self.remainder(size), strict=True)
+        return tuple(rest if b + pad + n - rest - e + s >= n + b else 0 for n, s, e, b, pad, rest in axes)
+
     def counts(self, outputs: Sequence[int], size: Sequence[int], padding: bool) -> np.ndarray:
         """How many elements each window averages over.
 

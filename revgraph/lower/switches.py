@@ -32,15 +32,19 @@ def _pool_outputs(x: Tensor, switches: gs.Node) -> tuple[Tensor, Tensor]:
     )
     y = pool.outputs[0]
     if len(pool.outputs) == 1:
+        pool.attrs.pop("storage_order", None)  # it orders the Indices, which nobody read so far
         pool.outputs.append(gs.Variable(f"{switches.name}/indices", np.dtype(np.int64), y.shape))
     return y, pool.outputs[1]
 
 
 def _unpool(rev: Builder, unpool: gs.Node) -> Tensor:
-    """MaxUnpool where no two windows can choose one element; it overwrites, so elsewhere scatter and add."""
-    y_hat = unpool.inputs[0]
-    disjoint = Window.of(unpool.attrs).disjoint and y_hat.dtype == np.float32
-    return (_max_unpool if disjoint else _scatter_add)(rev, unpool)
+    """MaxUnpool where no two windows can choose one element; it overwrites, so elsewhere scatter and add.
+
+    onnxruntime's takes float32 alone, and no window that reaches past the end, as those of ceil_mode may.
+    """
+    disjoint = Window.of(unpool.attrs).disjoint and not unpool.attrs["ceil_mode"]
+    float32 = unpool.inputs[0].dtype == np.float32
+    return (_max_unpool if disjoint and float32 else _scatter_add)(rev, unpool)
 
 
 def _scatter_add(rev: Builder, unpool: gs.Node) -> Tensor:
@@ -83,7 +87,7 @@ def _max_unpool(rev: Builder, unpool: gs.Node) -> Tensor:
     target = rev.emit(
         "Concat", batch, np.array([channels]), dims, dtype=np.int64, shape=[len(spatial) + 2], axis=0
     )
-    window = {name: value for name, value in unpool.attrs.items() if name != "dilations"}
+    window = {name: value for name, value in unpool.attrs.items() if name not in ("dilations", "ceil_mode")}
     return rev.emit(
         "MaxUnpool", y_hat, at, target, dtype=y_hat.dtype, shape=[rows, channels, *spatial], **window
     )

@@ -16,9 +16,19 @@ def _size(fwd: Builder, conv: gs.Node) -> Bottleneck:
 def _conv(rev: Builder, conv: gs.Node, y_hat: Tensor, r: Bottleneck) -> XHats:
     """vec x_hat = rho(F)^T vec y_hat."""
     (size,) = r
-    kernel = constant(conv, 1, "kernel").shape[2:]
-    x, weight, slide = conv.inputs[0], conv.inputs[1], window(conv, kernel)
-    return (op.conv_transposed(rev, y_hat, weight, size, x, slide, conv.attrs.get("group", 1)),)
+    weight = constant(conv, 1, "kernel")
+    _check_channels(conv, weight.shape[1] * conv.attrs.get("group", 1))
+    x, slide = conv.inputs[0], window(conv, weight.shape[2:])
+    return (op.conv_transposed(rev, y_hat, conv.inputs[1], size, x, slide, conv.attrs.get("group", 1)),)
+
+
+def _check_channels(node: gs.Node, channels: int) -> None:
+    """ONNX's own inference accepts a kernel for other channels than x has."""
+    found = node.inputs[0].shape[1]
+    if isinstance(found, int) and found != channels:
+        raise cannot_reverse(
+            node, f"its input has {found} channels and its weights take {channels}", "check the model"
+        )
 
 
 def _gemm(rev: Builder, gemm: gs.Node, y_hat: Tensor, r: Bottleneck) -> XHats:
@@ -45,7 +55,7 @@ def _matmul(rev: Builder, matmul: gs.Node, y_hat: Tensor, r: Bottleneck) -> XHat
     factors = (transposed, y_hat) if left else (y_hat, transposed)
     shape = [*y_hat.shape[:-2], *x.shape[-2:]]
     x_hat = rev.emit("MatMul", *factors, dtype=y_hat.dtype, shape=shape)
-    x_hat = wiring.unbroadcast(rev, matmul, x_hat, x)
+    x_hat = wiring.unbroadcast(rev, x_hat, x)
     return (None, x_hat) if left else (x_hat,)
 
 
@@ -54,6 +64,7 @@ def _batch_norm(rev: Builder, norm: gs.Node, y_hat: Tensor, r: Bottleneck) -> XH
     if norm.attrs.get("training_mode", 0):
         raise cannot_reverse(norm, "it is in training mode", "export the model for inference")
     gamma, variance = constant(norm, 1, "scale"), constant(norm, 4, "variance")
+    _check_channels(norm, gamma.size)
     factor = gamma.astype(np.float64) / np.sqrt(variance.astype(np.float64) + norm.attrs.get("epsilon", 1e-5))
     spatial = (1,) * (len(norm.inputs[0].shape) - 2)
     return (op.scale(rev, y_hat, factor.reshape(-1, *spatial).astype(y_hat.dtype)),)

@@ -1,5 +1,6 @@
 """What a rule is, and how rules compose."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -8,6 +9,9 @@ import numpy as np
 from revgraph.errors import RevgraphError
 from revgraph.graph import Builder, Tensor, gs
 from revgraph.window import Window
+
+MAX_KERNEL = 2**26
+"""Most elements of a kernel that a reversed pool is written with: 256 MiB of float32."""
 
 Bottleneck = tuple[Tensor, ...]
 XHats = tuple[Tensor | None, ...]
@@ -56,10 +60,14 @@ def window(node: gs.Node, kernel: Sequence[int] | None = None) -> Window:
     Raises:
         RevgraphError: Its pads are those of auto_pad SAME for a size known at run time only.
     """
+    found = Window.of(node.attrs, kernel)
+    channels = node.inputs[0].shape[1]
+    if math.prod(found.kernel) * (channels if isinstance(channels, int) else 1) > MAX_KERNEL:
+        raise cannot_reverse(node, f"its kernel {list(found.kernel)} is absurdly large", "check the model")
     if "auto_pad" in node.attrs:
         why = "its auto_pad depends on a size known at run time only"
         raise cannot_reverse(node, why, "give the model a fixed input size, or export explicit pads")
-    return Window.of(node.attrs, kernel)
+    return found
 
 
 def constant(node: gs.Node, index: int, what: str) -> np.ndarray:

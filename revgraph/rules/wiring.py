@@ -25,14 +25,13 @@ def _dropout(rev: Builder, dropout: gs.Node, y_hat: Tensor, r: Bottleneck) -> XH
 
 def _add(rev: Builder, add: gs.Node, y_hat: Tensor, r: Bottleneck) -> XHats:
     """x_hat = y_hat for every term, summed over the axes that the term was broadcast along."""
-    return tuple(None if isinstance(x, gs.Constant) else unbroadcast(rev, add, y_hat, x) for x in add.inputs)
+    return tuple(unbroadcast(rev, y_hat, x) for x in add.inputs)
 
 
-def unbroadcast(rev: Builder, node: gs.Node, y_hat: Tensor, x: Tensor) -> Tensor:
-    """Sum y_hat over the axes along which the node broadcast x."""
-    if len(x.shape) != len(y_hat.shape):
-        why = f"'{x.name}' has fewer axes than the result, so its batch moves"
-        raise cannot_reverse(node, why, KEEP_BATCH)
+def unbroadcast(rev: Builder, y_hat: Tensor, x: Tensor) -> Tensor | None:
+    """Sum y_hat over the axes along which x was broadcast; None for an x without a batch of its own."""
+    if isinstance(x, gs.Constant) or x.shape is None or len(x.shape) != len(y_hat.shape):
+        return None
     pairs = zip(x.shape, y_hat.shape, strict=True)
     axes = [axis for axis, (n, m) in enumerate(pairs) if axis and n == 1 and m != 1]
     if not axes:
@@ -82,6 +81,10 @@ def _size(fwd: Builder, reshape: gs.Node) -> Bottleneck:
 def _reshape(rev: Builder, reshape: gs.Node, y_hat: Tensor, r: Bottleneck) -> XHats:
     """The shape of x again."""
     x, y = reshape.inputs[0], reshape.outputs[0]
+    if not static(x.shape[1:2] if r else x.shape[1:]):
+        raise cannot_reverse(
+            reshape, f"the shape of '{x.name}' is known at run time only", "fix the input size"
+        )
     if not _keeps_batch(reshape, x, y):
         why = f"it turns {x.shape} into {y.shape}, mixing the images of a batch"
         raise cannot_reverse(reshape, why, KEEP_BATCH)

@@ -1,0 +1,85 @@
+"""Any CNN becomes one that the rules fit: ordered passes that leave alone what it computes."""
+
+from collections.abc import Callable
+
+import onnx
+
+from revgraph import weights
+from revgraph.canonical.on_graph import fold_constants, fold_shapes, rename_reserved, resolve_auto_pad
+from revgraph.canonical.on_model import (
+    check,
+    convert_opset,
+    inline_functions,
+    invalid,
+    name_nodes,
+    own_domain,
+    separate_inputs,
+)
+from revgraph.canonical.shapes import infer_shapes, settle_ceil_mode
+from revgraph.graph import gs
+
+MODEL_PASSES: tuple[Callable[[onnx.ModelProto], onnx.ModelProto], ...] = (
+    own_domain,
+    check,
+    inline_functions,
+    separate_inputs,
+    name_nodes,
+    convert_opset,
+    settle_ceil_mode,
+    infer_shapes,
+)
+GRAPH_PASSES: tuple[Callable[[gs.Graph], object], ...] = (
+    fold_constants,
+    rename_reserved,
+    resolve_auto_pad,
+)
+
+
+def canonicalise(model: onnx.ModelProto) -> gs.Graph:
+    """The model as a graph that the rules fit.
+
+    Requires: a model that `onnx.checker` accepts, apart from what is refused below.
+    Ensures: one opset of ONNX's own domain within OPSETS; every node named; known shapes where ONNX can tell;
+    constants folded; explicit pads; no tensor called `p` or `x_hat`.
+
+    Raises:
+        RevgraphError: The model is invalid, uses other domains, or reserves a name of revgraph's.
+    """
+    model, detached = weights.detach(model)
+    for model_pass in MODEL_PASSES:
+        model = model_pass(model)
+    try:
+        graph = _import(model)
+        if fold_shapes(graph):
+            graph = _import(infer_shapes(_without_shapes(graph)))
+        _attach(graph, detached)
+        for graph_pass in GRAPH_PASSES:
+            graph_pass(graph)
+        graph.cleanup().toposort()
+    except gs.OnnxGraphSurgeonException as error:
+        raise invalid(str(error)) from error
+    return graph
+
+
+def _import(model: onnx.ModelProto) -> gs.Graph:
+    try:
+        graph = gs.import_onnx(model)
+        for tensor in graph.tensors().values():
+            if isinstance(tensor, gs.Constant):
+                tensor.values.shape  # noqa: B018 - reads it, which is lazy
+    except Exception as error:  # whatever a tensor of contradictory type, shape and data leads to
+        raise invalid(f"a tensor of it cannot be read: {error}") from error
+    return graph
+
+
+def _without_shapes(graph: gs.Graph) -> onnx.ModelProto:
+    model: onnx.ModelProto = gs.export_onnx(graph.cleanup())
+    del model.graph.value_info[:]
+    return model
+
+
+def _attach(graph: gs.Graph, detached: weights.Weights) -> None:
+    graph.inputs = [tensor for tensor in graph.inputs if tensor.name not in detached]
+    for tensor in graph.tensors().values():
+        if tensor.name in detached:
+            tensor.to_constant(onnx.numpy_helper.to_array(detached[tensor.name]))

@@ -1,0 +1,59 @@
+"""Shapes: what ONNX's inference tells, kept to what onnxruntime does."""
+
+import onnx
+import onnx.shape_inference
+
+from revgraph.canonical.on_model import invalid
+from revgraph.errors import RevgraphError
+from revgraph.window import Window
+
+
+def settle_ceil_mode(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Pools whose last window would start in the padding have that window in ONNX's inference alone.
+
+    onnxruntime drops it; without ceil_mode, or with less padding, all agree.
+    """
+    del model.graph.value_info[:]  # what an exporter wrote there may be wrong
+    for _ in model.graph.node:
+        inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
+        values = (*inferred.graph.value_info, *inferred.graph.input)
+        shapes = {value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim] for value in values}
+        if not any(_drop_windows(node, shapes.get(node.input[0], [])) for node in _ceil_pools(model)):
+            break
+    return model
+
+
+def _ceil_pools(model: onnx.ModelProto) -> list[onnx.NodeProto]:
+    pools = [node for node in model.graph.node if node.op_type in ("MaxPool", "AveragePool")]
+    return [pool for pool in pools if any(a.name == "ceil_mode" and a.i for a in pool.attribute)]
+
+
+def _drop_windows(pool: onnx.NodeProto, shape: list[int]) -> bool:
+    """Take away the windows that start in the padding; whether there were any. `shape` has 0 for unknown."""
+    attributes = {a.name: onnx.helper.get_attribute_value(a) for a in pool.attribute}
+    size = shape[2:]
+    if not size or not all(size) or attributes.get("auto_pad", b"NOTSET").startswith(b"SAME"):
+        return False
+    window = Window.of(attributes)
+    excess = window.excess(size)
+    if not any(excess):
+        return False
+    if excess == window.remainder(size):
+        attributes["ceil_mode"] = 0
+    else:
+        attributes["pads"] = [*window.begin, *(pad - n for pad, n in zip(window.end, excess, strict=True))]
+    if min(attributes.get("pads", [0])) < 0:
+        what = f"cannot take node '{pool.name}' ({pool.op_type})"
+        why = "with ceil_mode its last window would start beyond the input"
+        raise RevgraphError(what, why, "export it without ceil_mode")
+    del pool.attribute[:]
+    pool.attribute.extend(onnx.helper.make_attribute(name, value) for name, value in attributes.items())
+    return True
+
+
+def infer_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Write the shape of every tensor that ONNX can tell."""
+    try:
+        return onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
+    except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError, ValueError) as error:
+        raise invalid(str(error)) from error
