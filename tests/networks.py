@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx.shape_inference
+import onnxruntime
 from onnx import helper, numpy_helper
 
 
@@ -27,12 +29,48 @@ def model(
         nodes,
         "net",
         [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, x)],
-        [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in names],
+        [onnx.ValueInfoProto(name=name) for name in names],
         [numpy_helper.from_array(np.asarray(value), name) for name, value in (weights or {}).items()],
     )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=ir_version)
+    net = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=ir_version)
+    # onnx.checker wants a type and a shape for each output.
+    inferred = onnx.shape_inference.infer_shapes(net).graph.output
+    for output, found in zip(net.graph.output, inferred, strict=True):
+        output.CopyFrom(found)
+    return net
+
+
+def cnn(batch: int | str = "N", softmax: bool = True, **options: int) -> onnx.ModelProto:
+    """A small classifier of pictures: conv1 relu1 pool1 conv2 relu2 gap flat logits, and prob (N, 5) last."""
+    rng = np.random.default_rng(0)
+    weights = {"w1": he(rng, 10, 3, 3, 3), "w2": he(rng, 12, 10, 3, 3), "w3": he(rng, 5, 12)}
+    biases = {"b1": np.full(10, 0.05, np.float32), "b3": np.zeros(5, np.float32)}
+    nodes = [
+        node("Conv", "x w1 b1", "conv1", pads=[1] * 4),
+        node("Relu", "conv1", "relu1"),
+        node("MaxPool", "relu1", "pool1", kernel_shape=[2, 2], strides=[2, 2]),
+        node("Conv", "pool1 w2", "conv2"),
+        node("Relu", "conv2", "relu2"),
+        node("GlobalAveragePool", "relu2", "gap"),
+        node("Flatten", "gap", "flat"),
+        node("Gemm", "flat w3 b3", "logits", transB=1),
+        node("Softmax", "logits", "prob", axis=1),
+    ]
+    return model(nodes if softmax else nodes[:-1], [batch, 3, 8, 8], weights | biases, **options)
 
 
 def he(rng: np.random.Generator, *shape: int) -> np.ndarray:
     """float32 weights that keep a signal's size through a ReLU."""
     return (rng.standard_normal(shape) * np.sqrt(2 / np.prod(shape[1:]))).astype(np.float32)
+
+
+def picture(*shape: int, seed: int = 0) -> np.ndarray:
+    """A float32 array to feed."""
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def run(net: onnx.ModelProto, **feeds: np.ndarray) -> dict[str, np.ndarray]:
+    """Every output by name, as onnxruntime computes it."""
+    session = onnxruntime.InferenceSession(net.SerializeToString(), providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(None, feeds), strict=True))

@@ -1,0 +1,268 @@
+"""Running a compilation: what fits, what is refused, and where nothing survives."""
+
+import sys
+
+import numpy as np
+import onnx
+import pytest
+from networks import cnn, he, model, node, picture, run
+from onnx import helper, numpy_helper
+
+import revgraph
+from revgraph.errors import RevgraphError
+from revgraph.session import Session, Trace
+
+
+@pytest.fixture(scope="module")
+def session():
+    return Session(revgraph.compile(cnn(), variant="desalinet"))
+
+
+def refused(match, function, *args, **kwargs):
+    with pytest.raises(RevgraphError, match=match) as raised:
+        function(*args, **kwargs)
+    assert "\n" not in str(raised.value)
+    return raised.value
+
+
+# ----- Forward -----
+
+
+@pytest.mark.parametrize("n", [1, 2, 5])
+def test_a_trace_holds_y_the_outputs_and_the_bottleneck(session, n):
+    x = picture(n, 3, 8, 8)
+    trace = session.forward(x)
+    assert isinstance(trace, Trace)
+    assert list(trace.outputs) == ["prob", "logits"]
+    assert trace.y is trace.outputs["logits"]
+    assert (trace.y.shape, trace.y.dtype) == ((n, 5), np.float32)
+    taps = {name: (tuple(value.shape()), value.numpy().dtype) for name, value in trace.taps.items()}
+    assert taps == {
+        "relu1/mask": ((n, 10, 8, 8), bool),
+        "relu2/mask": ((n, 12, 2, 2), bool),
+        "pool1/switches": ((n, 10, 4, 4), np.int64),
+    }
+    np.testing.assert_allclose(trace.outputs["prob"], run(cnn(), x=x)["prob"], rtol=1e-5)
+
+
+@pytest.mark.parametrize("make", [np.asfortranarray, lambda x: np.repeat(x, 2, axis=-1)[..., ::2]])
+def test_the_layout_in_memory_does_not_matter(session, make):
+    x = picture(2, 3, 8, 8)
+    trace, other = session.forward(x), session.forward(make(x))
+    np.testing.assert_array_equal(other.y, trace.y)
+    p = picture(2, 5)
+    np.testing.assert_array_equal(session.reverse(other, make(p)), session.reverse(trace, p))
+
+
+@pytest.mark.parametrize(
+    ("x", "match"),
+    [
+        (picture(1, 3, 8, 9), r"input 'x' does not fit: it is float32 \(1, 3, 8, 9\): the model wants"),
+        (picture(1, 4, 8, 8), r"\(1, 4, 8, 8\)"),
+        (picture(3, 8, 8), r"\(3, 8, 8\)"),
+        (np.float32(1), r"\(\)"),
+        (picture(1, 3, 8, 8).astype(np.float64), "float64"),
+        (picture(1, 3, 8, 8).astype(np.float16), "float16"),
+        (np.zeros((1, 3, 8, 8), np.uint8), "uint8"),
+        (np.zeros((1, 3, 8, 8), np.complex64), "complex64"),
+        (np.full((1, 3, 8, 8), "a"), "<U1"),
+    ],
+)
+def test_an_input_that_does_not_fit_is_refused(session, x, match):
+    refused(match, session.forward, np.asarray(x))
+
+
+def test_missing_and_unknown_inputs_are_refused(session):
+    refused(r"given were 'x', 'z' \(the model has 'x'\)", session.forward, picture(1, 3, 8, 8), z=picture(1))
+
+
+def test_a_static_batch_is_kept():
+    session = Session(revgraph.compile(cnn(batch=2), variant="desalinet"))
+    refused(r"\(1, 3, 8, 8\)", session.forward, picture(1, 3, 8, 8))
+    trace = session.forward(picture(2, 3, 8, 8))
+    assert session.reverse(trace, picture(2, 5)).shape == (2, 3, 8, 8)
+    refused("3 rows", session.reverse, trace, picture(3, 5))
+
+
+def test_inputs_may_be_called_anything():
+    nodes = [node("Add", "self x", "y"), node("Relu", "y", "z")]
+    net = model(nodes, [1, 3, 4, 4])
+    net.graph.input.append(helper.make_tensor_value_info("self", onnx.TensorProto.FLOAT, [1, 3, 4, 4]))
+    net.graph.output[0].CopyFrom(helper.make_tensor_value_info("z", onnx.TensorProto.FLOAT, [1, 3, 4, 4]))
+    session = Session(revgraph.compile(net, variant="salinet", input="self"))
+    a, b = picture(1, 3, 4, 4), picture(1, 3, 4, 4, seed=1)
+    trace = session.forward(a, x=b)
+    np.testing.assert_allclose(trace.y, np.maximum(a + b, 0))
+
+
+# ----- Reverse -----
+
+
+@pytest.mark.parametrize("variant", revgraph.VARIANTS)
+@pytest.mark.parametrize("batch", ["N", 1])
+def test_many_projections_of_one_image_are_as_many_runs(variant, batch):
+    session = Session(revgraph.compile(cnn(batch), variant=variant, at="relu2"))
+    trace, p = session.forward(picture(1, 3, 8, 8)), picture(4, 12, 2, 2)
+    together = session.reverse(trace, p)
+    assert (together.shape, together.dtype) == ((4, 3, 8, 8), np.float32)
+    for row in range(4):
+        single = session.reverse(trace, p[row : row + 1])
+        np.testing.assert_allclose(together[row], single[0], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("variant", revgraph.VARIANTS)
+def test_a_batch_is_its_images(variant):
+    session = Session(revgraph.compile(cnn(), variant=variant, at="conv2"))
+    x, p = picture(3, 3, 8, 8), picture(3, 12, 2, 2)
+    trace = session.forward(x)
+    together = session.reverse(trace, p)
+    for row in range(3):
+        one = session.forward(x[row : row + 1])
+        for name, tap in one.taps.items():
+            np.testing.assert_array_equal(tap.numpy()[0], trace.taps[name].numpy()[row])
+        np.testing.assert_allclose(
+            together[row], session.reverse(one, p[row : row + 1])[0], rtol=1e-4, atol=1e-6
+        )
+
+
+@pytest.mark.parametrize(("n", "rows"), [(2, 1), (2, 3), (3, 2), (4, 8), (2, 0)])
+def test_any_other_number_of_projections_is_refused(session, n, rows):
+    trace = session.forward(picture(n, 3, 8, 8))
+    error = refused(
+        f"it has {rows} rows: the trace is of {n} images", session.reverse, trace, picture(rows, 5)
+    )
+    assert error.remedy == f"give {n} rows, or trace one image"
+
+
+@pytest.mark.parametrize(
+    "p",
+    [
+        picture(1, 6),
+        picture(5),
+        picture(1, 5, 1),
+        np.float32(1),
+        picture(1, 5).astype(np.float64),
+        np.eye(5, dtype=int),
+    ],
+)
+def test_a_projection_of_another_shape_or_type_is_refused(session, p):
+    trace = session.forward(picture(1, 3, 8, 8))
+    refused(r"p does not fit: .*y is float32 \(1, 5\)", session.reverse, trace, np.asarray(p))
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float64])
+def test_other_floating_types_go_through(dtype):
+    rng = np.random.default_rng(0)
+    nodes = [node("Relu", "x", "a"), node("Flatten", "a", "b"), node("Gemm", "b w", "y")]
+    net = model(nodes, ["N", 3, 2, 2], {"w": he(rng, 12, 4).astype(dtype)})
+    element = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    for value in (*net.graph.input, *net.graph.output):
+        value.type.tensor_type.elem_type = element
+    net.graph.output[0].CopyFrom(helper.make_tensor_value_info("y", element, ["N", 4]))
+    session = Session(revgraph.compile(net, variant="salinet"))
+    x = picture(2, 3, 2, 2).astype(dtype)
+    trace = session.forward(x)
+    p = picture(2, 4).astype(dtype)
+    found = session.reverse(trace, p)
+    assert (trace.y.dtype, found.dtype) == (dtype, dtype)
+    weight = numpy_helper.to_array(net.graph.initializer[0]).astype(np.float64)
+    expected = (p.astype(np.float64) @ weight.T).reshape(x.shape) * (x > 0)
+    np.testing.assert_allclose(found, expected, rtol=1e-2 if dtype == np.float16 else 1e-12, atol=1e-2)
+
+
+@pytest.mark.parametrize("threads", [0, 1, 2])
+def test_threads_change_nothing(session, threads):
+    other = Session(session.pair, threads=threads)
+    x, p = picture(2, 3, 8, 8), picture(2, 5)
+    expected = session.reverse(session.forward(x), p)
+    np.testing.assert_allclose(other.reverse(other.forward(x), p), expected, rtol=1e-5, atol=1e-7)
+
+
+def test_a_trace_can_be_reversed_again(session):
+    trace, p = session.forward(picture(1, 3, 8, 8)), picture(1, 5)
+    first = session.reverse(trace, p)
+    session.forward(picture(1, 3, 8, 8, seed=9))
+    np.testing.assert_array_equal(session.reverse(trace, p), first)
+
+
+# ----- Where x_hat vanishes -----
+
+
+def chain(**signs):
+    """x -> ra -> cb -> rb -> cc -> y with 1 x 1 convolutions of weight 1, or what `signs` says."""
+    nodes = [
+        node("Relu", "x", "ra"),
+        node("Conv", "ra b", "cb"),
+        node("Relu", "cb", "rb"),
+        node("Conv", "rb c", "cc"),
+        node("Relu", "cc", "y"),
+    ]
+    ones = {name: np.full((1, 1, 1, 1), signs.get(name, 1), np.float32) for name in ("b", "c")}
+    return model(nodes, ["N", 1, 2, 2], ones)
+
+
+ONES = np.ones((1, 1, 2, 2), np.float32)
+
+
+@pytest.mark.parametrize("variant", ["identity", "deconvnet", "salinet", "desalinet"])
+def test_nothing_vanishes_where_something_is_left(variant):
+    session = Session(revgraph.compile(chain(), variant=variant))
+    assert session.vanishes_after(session.forward(ONES), ONES) is None
+
+
+@pytest.mark.parametrize(
+    ("variant", "signs", "p", "last"),
+    [
+        ("deconvnet", {}, -ONES, "y"),  # rectified away at once
+        ("deconvnet", {"c": -1}, ONES, "cc"),  # turned negative by cc, rectified in rb
+        ("deconvnet", {"b": -1}, ONES, "cb"),
+        ("salinet", {"b": -1}, ONES, "y"),  # all masks are shut
+        ("desalinet", {"c": -1}, ONES, "y"),  # the forward pass is dead after cc, so y's mask is shut
+        ("desalinet", {}, 0 * ONES, "y"),  # there was nothing to begin with
+        ("salinet", {}, 0 * ONES, "y"),
+    ],
+)
+def test_it_names_the_layer_below_which_nothing_is_left(variant, signs, p, last):
+    session = Session(revgraph.compile(chain(**signs), variant=variant))
+    trace = session.forward(ONES)
+    assert not session.reverse(trace, p).any()
+    assert session.vanishes_after(trace, p) == last
+
+
+def test_open_masks_below_do_not_count_as_survival():
+    """ra and rb are open, and cc's output is all negative where p points: only there is nothing left."""
+    nodes = [*chain().graph.node[:4], node("Conv", "cc d", "cd"), node("Relu", "cd", "y")]
+    weights = {"b": ONES[..., :1, :1], "c": ONES[..., :1, :1], "d": -ONES[..., :1, :1]}
+    session = Session(revgraph.compile(model(nodes, ["N", 1, 2, 2], weights), variant="desalinet"))
+    assert session.vanishes_after(session.forward(ONES), ONES) == "y"
+
+
+def test_values_and_sizes_do_not_count_as_survival():
+    nodes = [node("LRN", "x", "n", size=1), node("Relu", "n", "r"), node("Conv", "r b", "y")]
+    net = model(nodes, ["N", 1, 2, 2], {"b": ONES[..., :1, :1]})
+    session = Session(revgraph.compile(net, variant="salinet"))
+    trace = session.forward(-ONES)
+    assert session.vanishes_after(trace, ONES) == "y"
+
+
+# ----- What onnxruntime says -----
+
+
+def test_without_onnxruntime_the_error_says_what_to_install(monkeypatch, session):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    error = refused("onnxruntime is not installed", Session, session.pair)
+    assert str(error).endswith('(pip install "revgraph[cpu]")')
+
+
+def test_compiling_needs_no_onnxruntime(monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    assert revgraph.compile(cnn(), variant="desalinet").taps
+
+
+def test_what_onnxruntime_refuses_is_one_line_and_nothing_is_logged(capfd):
+    nodes = [node("Relu", "x", "a"), node("Add", "a c", "y")]
+    net = model(nodes, ["N", 3, "H", "W"], {"c": np.ones((1, 3, 8, 8), np.float32)})
+    session = Session(revgraph.compile(net, variant="desalinet"))
+    error = refused("onnxruntime cannot run this network", session.forward, picture(1, 3, 5, 7))
+    assert error.remedy == "check that the model itself runs there"
+    assert capfd.readouterr() == ("", "")
