@@ -10,9 +10,9 @@ import onnx
 
 import revgraph
 from revgraph import canonical, files, layer, pair, variants, weights
-from revgraph.canonical import on_model
+from revgraph.canonical import on_model, patterns
 from revgraph.errors import RevgraphError
-from revgraph.graph import Builder, gs
+from revgraph.graph import Builder, gs, tensor_names
 from revgraph.lower.portable import PORTABLE
 from revgraph.lower.target import Target, lower
 from revgraph.pair import Compiled
@@ -52,14 +52,15 @@ def compile(
     _check_choice("target", target, TARGETS)
     source, name, sha256 = read_source(model)
     graph = canonical.canonicalise(source)
-    y = layer.find_layer(graph, at)
+    y = layer.find_layer(graph, at, set(tensor_names(source)))
     x = layer.find_input(graph, y, input)
     if not any(y is output for output in graph.outputs):
         graph.outputs.append(y)
     taken = {name for tensor in graph.tensors().values() for name in (tensor.name,)} | {"p", "x_hat"}
     fwd = Builder(graph, taken)
     outputs = len(graph.outputs)
-    rev = reverse(fwd, variants.rules(variant, lrn), x, y)
+    with patterns.grouped(graph, keep={y.name, *(output.name for output in graph.outputs)}):
+        rev = reverse(fwd, variants.rules(variant, lrn), x, y)
     lower(TARGETS[target], fwd, rev)
     options = {
         "version": revgraph.__version__,

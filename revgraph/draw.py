@@ -7,7 +7,7 @@ import onnx
 
 from revgraph import canonical, compiler, files, layer
 from revgraph.errors import RevgraphError, missing_extra
-from revgraph.graph import DOMAIN, Builder, Tensor, gs
+from revgraph.graph import DOMAIN, Builder, Tensor, gs, tensor_names
 from revgraph.reverse import reverse
 from revgraph.variants import rules
 
@@ -54,8 +54,9 @@ def draw(
 def _drawing(model: str | Path | onnx.ModelProto, at: str | None, input: str | None, variant: str) -> Any:
     import graphviz
 
-    graph = canonical.canonicalise(compiler.read_source(model)[0])
-    y = layer.find_layer(graph, at)
+    source, _, _ = compiler.read_source(model)
+    graph = canonical.canonicalise(source)
+    y = layer.find_layer(graph, at, set(tensor_names(source)))
     x = layer.find_input(graph, y, input)
     path = layer.path(graph, x, y)
     rev = reverse(Builder(graph, {*graph.tensors(), "p", "x_hat"}), rules(variant), x, y).graph

@@ -10,7 +10,7 @@ import onnx
 
 from revgraph import canonical, compiler, layer
 from revgraph.errors import RevgraphError
-from revgraph.graph import Builder, Shape, gs, static
+from revgraph.graph import Builder, Shape, gs, static, tensor_names
 from revgraph.reverse import reverse_layer
 from revgraph.variants import rules
 
@@ -51,7 +51,7 @@ def inspect(
     """
     source, _, _ = compiler.read_source(model)
     graph = canonical.canonicalise(source)
-    y = layer.find_layer(graph, at)
+    y = layer.find_layer(graph, at, set(tensor_names(source)))
     x = layer.find_input(graph, y, input)
     live = layer.descendants(x)
     return x.name, y.name, [_layer(graph, node, live) for node in layer.path(graph, x, y)]

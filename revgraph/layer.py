@@ -1,7 +1,7 @@
 """What LAYER and --input mean, and what lies between the two."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
 import numpy as np
 
@@ -9,14 +9,19 @@ from revgraph.errors import RevgraphError
 from revgraph.graph import Tensor, gs, producer, static
 
 
-def find_layer(graph: gs.Graph, at: str | None) -> gs.Variable:
+def find_layer(graph: gs.Graph, at: str | None, named: Container[str] | None = None) -> gs.Variable:
     """The tensor that LAYER names: a tensor's name, else a node's; by default the one before the softmax.
+
+    Args:
+        graph: The canonical graph.
+        at: LAYER.
+        named: The names that the user's own model has; raising its opset may put others before a softmax.
 
     Raises:
         RevgraphError: Nothing is called so, or it is not one that can be reversed.
     """
     if at is None:
-        return _before_softmax(graph.outputs[0])
+        return _before_softmax(graph.outputs[0], named)
     tensors = {t.name: t for t in graph.tensors().values() if isinstance(t, gs.Variable)}
     nodes = {node.name: node.outputs[0] for node in graph.nodes}
     if at not in tensors and at not in nodes:
@@ -30,12 +35,19 @@ def find_layer(graph: gs.Graph, at: str | None) -> gs.Variable:
 THROUGH = ("Identity", "Cast", "Flatten", "Reshape", "Squeeze")
 
 
-def _before_softmax(output: gs.Variable) -> gs.Variable:
+def _before_softmax(output: gs.Variable, named: Container[str] | None) -> gs.Variable:
     """Footnote 3: the network only till the layer before the softmax."""
     node = producer(output)
     while node is not None and node.op in THROUGH:
         node = producer(node.inputs[0])
-    return node.inputs[0] if node is not None and node.op in ("Softmax", "LogSoftmax") else output
+    if node is None or node.op not in ("Softmax", "LogSoftmax"):
+        return output
+    tensor = node.inputs[0]
+    while (
+        named is not None and tensor.name not in named and (node := producer(tensor)) and node.op in THROUGH
+    ):
+        tensor = node.inputs[0]
+    return tensor
 
 
 def find_input(graph: gs.Graph, y: gs.Variable, name: str | None) -> gs.Variable:

@@ -15,7 +15,7 @@ from revgraph.window import Window
 
 
 def _tap(fwd: Builder, op: str, x: Tensor, dtype: Any, shape: Shape, **attributes: Any) -> gs.Variable:
-    name = f"{fwd.scope}/{op.lower()}"
+    name = fwd.fresh(f"{fwd.scope}/{op.lower()}")
     return fwd.emit(op, x, dtype=dtype, shape=shape, name=name, domain=DOMAIN, **attributes)
 
 
@@ -35,6 +35,11 @@ def switches(fwd: Builder, x: Tensor, y: Tensor, window: Window, **attributes: A
 def value(fwd: Builder, x: Tensor) -> gs.Variable:
     """r = x itself, for layers whose BP-reversal needs all of it."""
     return _tap(fwd, "Value", x, x.dtype, x.shape)
+
+
+def slope(fwd: Builder, derivative: Tensor) -> gs.Variable:
+    """r = an activation's derivative at x, as the forward graph computes it; shaped like x."""
+    return _tap(fwd, "Slope", derivative, derivative.dtype, derivative.shape)
 
 
 def size(fwd: Builder, x: Tensor) -> Tensor:
@@ -108,6 +113,6 @@ def unpool_centre(rev: Builder, y_hat: Tensor, size: Tensor, like: Tensor, windo
     return _layer(rev, "UnpoolCentre", y_hat, size, like=like, **window.attributes)
 
 
-def scale(rev: Builder, y_hat: Tensor, factor: np.ndarray) -> gs.Variable:
+def scale(rev: Builder, y_hat: Tensor, factor: Tensor | np.ndarray) -> gs.Variable:
     """x_hat = y_hat * factor, which broadcasts to y_hat."""
     return _layer(rev, "Scale", y_hat, factor, like=y_hat)

@@ -2,39 +2,70 @@
 
 from collections.abc import Mapping
 
-from revgraph.rules import affine, average, maxpool, norm, relu, wiring
+from revgraph.rules import activation, affine, average, crop, maxpool, norm, product, resize, wiring
 from revgraph.rules.rule import Rule
 
 Variant = Mapping[str, Rule]
 
-# What all eight share: linear layers, which have one reversal.
-LINEAR: Variant = {
+# What all eight share: linear layers, which have one reversal, and layers that are BP-reversed everywhere.
+SHARED: Variant = {
+    **activation.SQUASH,
     "Add": wiring.add,
     "AveragePool": average.average,
     "BatchNormalization": affine.batch_norm,
+    "Cast": wiring.cast,
     "Concat": wiring.concat,
     "Conv": affine.conv,
+    "ConvTranspose": affine.conv_transpose,
+    "DepthToSpace": wiring.depth_to_space,
+    "DequantizeLinear": wiring.identity,
+    "Div": product.div,
     "Dropout": wiring.dropout,
+    "Expand": wiring.expand,
     "Flatten": wiring.reshape,
+    "Gather": crop.gather,
     "Gemm": affine.gemm,
     "GlobalAveragePool": average.global_average,
     "Identity": wiring.identity,
+    "InstanceNormalization": norm.instance_norm,
     "MatMul": affine.matmul,
+    "Mul": product.mul,
+    "Neg": product.neg,
+    "Pad": crop.pad,
+    "QuantizeLinear": wiring.identity,
+    "ReduceMean": average.reduce,
+    "ReduceSum": average.reduce,
     "Reshape": wiring.reshape,
+    "Resize": resize.resize,
+    "Slice": crop.crop,
+    "SpaceToDepth": wiring.space_to_depth,
+    "Squeeze": wiring.squeeze,
+    "Sub": product.sub,
     "Sum": wiring.add,
     "Transpose": wiring.transpose,
+    "Unsqueeze": wiring.squeeze,
 }
+
+# Columns and rows of Fig. 3: how rectifiers are reversed, and how max pooling is.
+RU = {
+    "1": activation.IDENTITY,
+    "RU": activation.RECTIFY,
+    "RU^BP": activation.BP,
+    "RU o RU^BP": activation.BP_RECTIFY,
+}
+SWITCHES: Variant = {"MaxPool": maxpool.switches}
+CENTRE: Variant = {"MaxPool": maxpool.centre}
 
 # fmt: off
 VARIANTS: Mapping[str, Variant] = {
-    "identity":         {"Relu": relu.identity,     "MaxPool": maxpool.switches, "LRN": norm.identity},
-    "deconvnet":        {"Relu": relu.rectify,      "MaxPool": maxpool.switches, "LRN": norm.identity},
-    "salinet":          {"Relu": relu.mask,         "MaxPool": maxpool.switches, "LRN": norm.bp},
-    "desalinet":        {"Relu": relu.mask_rectify, "MaxPool": maxpool.switches, "LRN": norm.identity},
-    "identity-centre":  {"Relu": relu.identity,     "MaxPool": maxpool.centre,   "LRN": norm.identity},
-    "deconvnet-centre": {"Relu": relu.rectify,      "MaxPool": maxpool.centre,   "LRN": norm.identity},
-    "salinet-centre":   {"Relu": relu.mask,         "MaxPool": maxpool.centre,   "LRN": norm.identity},
-    "desalinet-centre": {"Relu": relu.mask_rectify, "MaxPool": maxpool.centre,   "LRN": norm.identity},
+    "identity":         {**RU["1"],          **SWITCHES, "LRN": norm.identity},
+    "deconvnet":        {**RU["RU"],         **SWITCHES, "LRN": norm.identity},
+    "salinet":          {**RU["RU^BP"],      **SWITCHES, "LRN": norm.bp},
+    "desalinet":        {**RU["RU o RU^BP"], **SWITCHES, "LRN": norm.identity},
+    "identity-centre":  {**RU["1"],          **CENTRE,   "LRN": norm.identity},
+    "deconvnet-centre": {**RU["RU"],         **CENTRE,   "LRN": norm.identity},
+    "salinet-centre":   {**RU["RU^BP"],      **CENTRE,   "LRN": norm.identity},
+    "desalinet-centre": {**RU["RU o RU^BP"], **CENTRE,   "LRN": norm.identity},
 }
 # fmt: on
 
@@ -60,7 +91,7 @@ def rules(variant: str, lrn: str | None = None) -> Variant:
         variant: A name in VARIANTS.
         lrn: A name in LRN; None for the variant's own.
     """
-    return {**LINEAR, **VARIANTS[variant], **({} if lrn is None else {"LRN": LRN[lrn]})}
+    return {**SHARED, **VARIANTS[variant], **({} if lrn is None else {"LRN": LRN[lrn]})}
 
 
 def lrn_of(variant: str) -> str:

@@ -123,7 +123,7 @@ def test_a_bias_that_is_kept_is_noticed(monkeypatch):
             y_hat = rev.emit("Add", y_hat, bias, dtype=y_hat.dtype, shape=y_hat.shape)
         return affine.conv.reverse(rev, conv, y_hat, r)
 
-    monkeypatch.setitem(variants.LINEAR, "Conv", Rule("biased", biased, affine.conv.bottleneck))
+    monkeypatch.setitem(variants.SHARED, "Conv", Rule("biased", biased, affine.conv.bottleneck))
     assert not compile_and_compare("salinet")
 
 

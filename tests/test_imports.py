@@ -31,7 +31,6 @@ LEVELS = (  # from the top; a module imports those below it
     ("files", "errors"),
 )
 BESIDE = {  # what sits beside that order: all that each may import
-    "reference": {"errors"},
     "neuron": {"errors", "files"},
     "recipe": {"errors", "files"},
     "picture": {"errors", "files"},
@@ -89,6 +88,9 @@ def test_no_arrow_points_back(path):
     name = module(path)
     for target in own(path) if name else ():
         head, other = name.partition(".")[0], target.partition(".")[0]
+        if head == "reference":
+            assert target == "errors" or other == head, f"{name} is the oracle and imports {target}"
+            continue
         if name in BESIDE:
             assert target in BESIDE[name], f"{name} sits beside and imports {target}"
             continue
@@ -146,7 +148,9 @@ def test_the_oracle_does_not_import_what_it_judges():
         "import sys; import revgraph.errors; before = set(sys.modules); import revgraph.reference;"
         "print(sorted(n for n in sys.modules.keys() - before if n.startswith('revgraph')))"
     )
-    assert done.stdout.strip() == "['revgraph.reference']"
+    brought = ast.literal_eval(done.stdout)
+    assert brought
+    assert all(name.startswith("revgraph.reference") for name in brought)
 
 
 def test_importing_leaves_the_root_logger_and_the_warnings_alone():

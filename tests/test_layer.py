@@ -66,7 +66,8 @@ def test_it_is_the_input_of_the_last_softmax(softmax, after):
 
 
 def test_the_search_looks_through_nothing_else():
-    refused(classifier("Softmax", "Unsqueeze"), "Softmax|Unsqueeze")
+    net = classifier("Softmax", "Unsqueeze")
+    assert revgraph.compile(net, variant="salinet").at == net.graph.output[0].name
 
 
 def test_without_a_softmax_it_is_the_first_output():
@@ -82,7 +83,7 @@ def test_without_a_softmax_it_is_the_first_output():
 
 def test_a_softmax_that_something_follows_is_not_the_end():
     nodes = [node("Relu", "x", "a"), node("Softmax", "a", "s", axis=1), node("Neg", "s", "y")]
-    refused(model(nodes, [1, 3, 8, 8]), "no rule for (Neg|Softmax)")
+    assert revgraph.compile(model(nodes, [1, 3, 8, 8]), variant="salinet").at == "y"
 
 
 def test_a_softmax_of_the_input_itself_leaves_nothing_to_reverse():

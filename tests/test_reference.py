@@ -1,6 +1,7 @@
 """The reference against onnxruntime forward, and against derivatives and hand-computed examples reversed."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeAlias
 
 import numpy as np
 import onnx
@@ -11,6 +12,7 @@ from onnx import helper, numpy_helper
 from revgraph import reference
 from revgraph.errors import RevgraphError
 
+Random: TypeAlias = Callable[[int, int], tuple[onnx.ModelProto, np.ndarray]]
 RELUS = ("identity", "deconvnet", "salinet", "desalinet")
 VARIANTS = [*RELUS, *(f"{relu}-centre" for relu in RELUS)]
 
@@ -24,7 +26,9 @@ def network(
     """A model from the input "x" to the output "y"."""
     inputs = [helper.make_tensor_value_info("x", helper.np_dtype_to_tensor_dtype(x.dtype), x.shape)]
     outputs = [onnx.ValueInfoProto(name="y")]
-    initializers = [numpy_helper.from_array(value, name) for name, value in (weights or {}).items()]
+    initializers = [
+        numpy_helper.from_array(np.asarray(value), name) for name, value in (weights or {}).items()
+    ]
     graph = helper.make_graph(nodes, "network", inputs, outputs, initializers)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
 
@@ -35,7 +39,7 @@ def layer(op_type: str, *inputs: str, output: str = "y", **attributes: object) -
 
 def by_onnxruntime(model: onnx.ModelProto, x: np.ndarray) -> np.ndarray:
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    return session.run(["y"], {"x": x})[0]
+    return session.run(["y"], {"x": np.asarray(x)})[0]
 
 
 def forward(model: onnx.ModelProto, x: np.ndarray) -> np.ndarray:
@@ -89,6 +93,47 @@ def random_window(op_type: str, rank: int, seed: int) -> tuple[onnx.ModelProto, 
     return network([layer("Conv", "x", "F", "b", strides=strides, group=groups, **attributes)], x, weights), x
 
 
+def random_transposed_window(rank: int, seed: int) -> tuple[onnx.ModelProto, np.ndarray]:
+    """A transposed convolution of random geometry, two images."""
+    rng = np.random.default_rng([rank, seed])
+    kernel, strides = rng.integers(1, 5, rank), rng.integers(1, 4, rank)
+    dilations, groups, wide, x_wide = rng.integers(1, 3, rank), *rng.integers(1, 3, 3)
+    # onnxruntime refuses an output_padding that only the dilation allows.
+    extra = rng.integers(strides) * rng.integers(2)
+    x = rng.standard_normal((2, groups * x_wide, *rng.integers(3, 7, rank))).astype(np.float32)
+    reach = (np.array(x.shape[2:]) - 1) * strides + dilations * (kernel - 1) + 1 + extra
+    attributes: dict[str, object] = {"strides": strides, "dilations": dilations, "output_padding": extra}
+    match rng.choice(["pads", "output_shape", "output_shape", "VALID", "SAME_UPPER", "SAME_LOWER"]):
+        case "pads":
+            attributes["pads"] = [int(rng.integers(min(3, n // 2))) for n in [*reach, *reach]]
+        case "output_shape":
+            attributes["output_shape"] = rng.integers(np.maximum(reach - 4, 1), reach + (strides > kernel))
+            attributes["auto_pad"] = rng.choice(["NOTSET", "SAME_UPPER", "SAME_LOWER"])
+        case auto_pad:
+            attributes["auto_pad"] = auto_pad
+    weights = {
+        "F": rng.standard_normal((groups * x_wide, wide, *kernel), np.float32),
+        "b": rng.standard_normal(groups * wide, np.float32),
+    }
+    opset = int(rng.choice([10, 11, 22]))
+    return network([layer("ConvTranspose", "x", "F", "b", group=groups, **attributes)], x, weights, opset), x
+
+
+def random_pad(rank: int, seed: int) -> tuple[onnx.ModelProto, np.ndarray]:
+    """Of random widths, negative ones among them, by attribute, by input, and of some axes."""
+    rng = np.random.default_rng([rank, seed])
+    opset = int(rng.choice([10, 11, 18, 19, 23]))
+    mode = rng.choice(["constant", "reflect", "edge", *["wrap"] * (opset >= 19)])
+    x, pads = rng.standard_normal(rng.integers(4, 7, rank), np.float32), rng.integers(-1, 3, (2, rank))
+    if opset < 11:
+        return network([layer("Pad", mode=mode, pads=pads.ravel(), value=1.5)], x, opset=opset), x
+    weights = {"pads": pads.ravel(), "value": np.array(2.5, np.float32)}
+    if opset >= 18:
+        weights["axes"] = rng.permutation(rank)[: rng.integers(1, rank + 1)]
+        weights["pads"] = pads[:, weights["axes"]].ravel()
+    return network([layer("Pad", "x", *weights, mode=mode)], x, weights, opset), x
+
+
 WINDOWS = [
     (op, rank, seed) for op in ("Conv", "MaxPool", "AveragePool") for rank in (1, 2, 3) for seed in range(40)
 ]
@@ -102,14 +147,26 @@ def test_windows_agree_with_onnxruntime(op_type: str, rank: int, seed: int) -> N
     np.testing.assert_allclose(forward(model, x), y, rtol=1e-5, atol=1e-5)
 
 
+RANKED = [(rank, seed) for rank in (1, 2, 3) for seed in range(40)]
+
+
+@pytest.mark.parametrize(("rank", "seed"), RANKED)
+@pytest.mark.parametrize("random", [random_transposed_window, random_pad])
+def test_transposed_windows_and_pads_agree_with_onnxruntime(random: Random, rank: int, seed: int) -> None:
+    model, x = random(rank, seed)
+    # as above
+    np.testing.assert_allclose(forward(model, x), by_onnxruntime(model, x), rtol=1e-5, atol=1e-5)
+
+
 RNG = np.random.default_rng(0)
 CUBE = RNG.standard_normal((2, 6, 3, 4)).astype(np.float32)
 FLAT = RNG.standard_normal((2, 6)).astype(np.float32)
 INTS = np.array([[-7, 7, 8]])
+PLUS = RNG.uniform(0.5, 3, (2, 4, 4, 6)).astype(np.float32)
 
 
 def floats(*shape: int) -> np.ndarray:
-    return RNG.uniform(0.5, 1.5, shape).astype(np.float32)
+    return np.asarray(RNG.uniform(0.5, 1.5, shape), np.float32)
 
 
 def ints(*values: int) -> np.ndarray:
@@ -162,7 +219,56 @@ OPERATORS = [
     (17, CUBE, layer("Slice", *"xseat"), {"s": ints(9), "e": ints(-99), "a": ints(1), "t": ints(-2)}),
     (17, CUBE, layer("Cast", to=onnx.TensorProto.INT32), {}),
     (17, INTS, layer("Cast", to=onnx.TensorProto.FLOAT), {}),
+    (17, CUBE, layer("Sub", *"xx"), {}),
+    (17, PLUS, layer("Mul", *"xx"), {}),
+    (17, PLUS, layer("Div", *"bx"), {"b": floats(4, 1, 1)}),
+    (17, CUBE, layer("Abs"), {}),
+    (17, CUBE, layer("Neg"), {}),
+    (17, CUBE, layer("Exp"), {}),
+    (17, PLUS, layer("Log"), {}),
+    (17, PLUS, layer("Sqrt"), {}),
+    (17, PLUS, layer("Reciprocal"), {}),
+    (12, PLUS, layer("Pow", *"xe"), {"e": np.array(2.5, np.float32)}),
+    (17, CUBE, layer("Pow", *"xe"), {"e": np.array(3)}),
+    (17, CUBE, layer("Max", *"xb"), {"b": floats(6, 1, 1) - 1}),
+    (8, CUBE, layer("Min", *"xbc"), {"b": floats(6, 1, 1) - 1, "c": floats(1)}),
+    (17, CUBE, layer("Max"), {}),
+    (17, CUBE, layer("Where", *"kxb"), {"k": RNG.random((3, 4)) < 0.5, "b": floats(6, 1, 1)}),
+    (17, CUBE, layer("Where", *"kbx"), {"k": RNG.random((3, 4)) < 0.5, "b": floats(6, 1, 1)}),
+    (17, CUBE, layer("ReduceMean", axes=[2, -1]), {}),
+    (18, CUBE, layer("ReduceMean", *"xa", keepdims=0), {"a": ints(1)}),
+    (11, CUBE, layer("ReduceSum", axes=[0], keepdims=0), {}),
+    (17, CUBE, layer("ReduceSum", *"xa", keepdims=0), {"a": ints(1, -1)}),
+    (17, CUBE, layer("ReduceSum"), {}),
+    (17, CUBE, layer("ReduceSum", *"xa", noop_with_empty_axes=1), {"a": ints()}),
+    (17, CUBE, layer("ReduceMax", axes=[1]), {}),
+    (18, CUBE, layer("ReduceMin", *"xa"), {"a": ints(1)}),
+    (17, CUBE, layer("ReduceProd", axes=[1], keepdims=0), {}),
+    (17, CUBE, layer("GlobalMaxPool"), {}),
+    (28, CUBE[:, :, :, 0], layer("GlobalMaxPool"), {}),
+    (7, PLUS, layer("DepthToSpace", blocksize=2), {}),
+    (11, PLUS, layer("DepthToSpace", blocksize=2, mode="CRD"), {}),
+    (13, PLUS, layer("SpaceToDepth", blocksize=2), {}),
+    (28, PLUS, layer("SpaceToDepth", blocksize=2, mode="CRD"), {}),
+    (17, CUBE, layer("InstanceNormalization", *"xsb", epsilon=0.1), {"s": floats(6), "b": floats(6)}),
+    (22, CUBE, layer("InstanceNormalization", *"xsb"), {"s": floats(6), "b": floats(6)}),
+    (18, CUBE, layer("GroupNormalization", *"xsb", num_groups=2), {"s": floats(2), "b": floats(2)}),
+    (21, CUBE, layer("GroupNormalization", *"xsb", num_groups=2), {"s": floats(6), "b": floats(6)}),
+    (17, CUBE, layer("LayerNormalization", *"xsb"), {"s": floats(4), "b": floats(4)}),
+    (17, CUBE, layer("LayerNormalization", *"xs", axis=1), {"s": floats(6, 3, 4)}),
+    (17, CUBE[:, :1], layer("Expand", *"xs"), {"s": ints(2, 6, 1, 4)}),
+    (17, CUBE, layer("Expand", *"xs"), {"s": ints(5, 1, 1, 1, 1)}),
+    (17, CUBE, layer("Tile", *"xr"), {"r": ints(1, 2, 1, 3)}),
     (17, CUBE, layer("Shape", start=1, end=-1), {}),
+    (17, CUBE, layer("Size"), {}),
+    (17, CUBE, layer("Floor"), {}),
+    (17, CUBE, layer("Ceil"), {}),
+    (17, CUBE, layer("Round"), {}),
+    (17, INTS, layer("Equal", *"xb"), {"b": ints(7)}),
+    (17, CUBE, layer("Greater", *"xb"), {"b": floats(6, 1, 1)}),
+    (17, CUBE, layer("LessOrEqual", *"xb"), {"b": floats(6, 1, 1)}),
+    (17, INTS[0, 1], layer("Range", *"bxd"), {"b": np.array(-4), "d": np.array(3)}),
+    (17, floats(), layer("Range", *"bxd"), {"b": np.float32(-1), "d": np.float32(0.25)}),
     (11, CUBE, layer("Shape"), {}),
     (17, INTS[0, 1:], layer("ConstantOfShape"), {}),
     (17, INTS[0, 1:], layer("ConstantOfShape", value=numpy_helper.from_array(ints(3))), {}),
@@ -209,8 +315,19 @@ def test_windows_reverse_to_their_derivative(op_type: str, rank: int, seed: int)
     assert_derivative(*random_window(op_type, rank, seed))
 
 
-NO_DERIVATIVE = {"Cast", "ConstantOfShape", "LogSoftmax", "Shape", "Softmax"}
-DIFFERENTIABLE = [row for row in OPERATORS if row[1] is not INTS and row[2].op_type not in NO_DERIVATIVE]
+@pytest.mark.parametrize(("rank", "seed"), RANKED)
+@pytest.mark.parametrize("random", [random_transposed_window, random_pad])
+def test_transposed_windows_and_pads_reverse_to_their_derivative(
+    random: Random, rank: int, seed: int
+) -> None:
+    assert_derivative(*random(rank, seed))
+
+
+ONLY_FORWARD = {
+    *("Cast", "Ceil", "ConstantOfShape", "Equal", "Floor", "Greater", "LessOrEqual", "Range", "ReduceMax"),
+    *("ReduceMin", "ReduceProd", "Round", "Shape", "Size"),
+}
+DIFFERENTIABLE = [row for row in OPERATORS if row[1] is not INTS and row[2].op_type not in ONLY_FORWARD]
 
 
 @pytest.mark.parametrize(("opset", "x", "node", "weights"), DIFFERENTIABLE, ids=operator_id)
@@ -268,6 +385,17 @@ def test_shapes_computed_in_the_graph_are_constants() -> None:
     ]
     model = network(nodes, x, {"first": ints(0), "rest": ints(-1)})
     np.testing.assert_array_equal(reverse(model, x, forward(model, x), "salinet"), x)
+
+
+def test_sizes_computed_in_the_graph_are_constants() -> None:
+    x = CUBE.astype(np.float64)
+    nodes = [
+        layer("Size", "x", output="size"),
+        layer("Cast", "size", output="n", to=onnx.TensorProto.DOUBLE),
+        layer("Div", "x", "n"),
+    ]
+    model = network(nodes, x)
+    np.testing.assert_allclose(reverse(model, x, x, "salinet"), x / x.size, rtol=1e-15)
 
 
 # ----- Reversed, by hand -----
@@ -338,6 +466,85 @@ def test_lrn_of_an_even_size_reaches_one_channel_further_up() -> None:
     assert_derivative(model, x)
 
 
+@pytest.mark.parametrize(
+    ("variant", "x_hat"),
+    [("salinet", [[0, 0, 0], [5, 0, 0]]), ("salinet-centre", [[0, 5, 0], [0, 0, 0]])],
+)
+def test_global_max_pooling_reverses_by_hand(variant: str, x_hat: list[list[float]]) -> None:
+    x = np.array([[[[1.0, 2.0, 0.0], [3.0, 3.0, 1.0]]]])
+    model = network([layer("GlobalMaxPool")], x)
+    np.testing.assert_array_equal(reverse(model, x, np.full((1, 1, 1, 1), 5.0), variant), [[x_hat]])
+
+
+# ----- Quantisation -----
+
+SCALES = floats(6) / 50
+QUANTISED = [
+    (10, {"s": 0.017, "z": np.uint8(120)}, {}),
+    (13, {"s": 0.017, "z": np.int8(3)}, {}),
+    (13, {"s": 0.01}, {}),
+    (13, {"s": SCALES, "z": np.arange(6, dtype=np.int8)}, {}),
+    (13, {"s": SCALES[:4], "z": np.arange(4, dtype=np.uint8)}, {"axis": -1}),
+    (21, {"s": 1e-4, "z": np.int16(-5)}, {}),
+    (21, {"s": floats(2, 3, 3, 4) / 50, "z": np.ones((2, 3, 3, 4), np.int8)}, {"axis": 1, "block_size": 2}),
+    (25, {"s": 0.03, "z": np.int8(0)}, {}),
+]
+
+
+@pytest.mark.parametrize(("opset", "values", "attributes"), QUANTISED)
+def test_quantisation_is_exact_and_passes_straight_through(
+    opset: int, values: dict[str, object], attributes: dict[str, int]
+) -> None:
+    weights = {name: np.asarray(v, np.float32 if name == "s" else None) for name, v in values.items()}
+    quantise = layer("QuantizeLinear", "x", *weights, output="q", **attributes)
+    back = layer("DequantizeLinear", "q", *weights, **attributes)
+    levels = network([quantise, layer("Identity", "q")], CUBE, weights, opset)
+    np.testing.assert_array_equal(forward(levels, CUBE), by_onnxruntime(levels, CUBE))
+    model = network([quantise, back], CUBE, weights, opset)
+    # float32 rounding of one product
+    np.testing.assert_allclose(forward(model, CUBE), by_onnxruntime(model, CUBE), rtol=1e-6)
+    p = np.random.default_rng(0).standard_normal(CUBE.shape)
+    np.testing.assert_array_equal(reverse(model, CUBE, p, "salinet"), p)
+
+
+def test_quantisation_rounds_half_to_even() -> None:
+    x = np.array([[0.5, 1.5, 2.5, -0.5, 300.0, -300.0]], np.float32)
+    model = network([layer("QuantizeLinear", *"xs")], x, {"s": np.array(1, np.float32)})
+    np.testing.assert_array_equal(forward(model, x), [[0, 2, 2, 0, 255, 0]])
+
+
+# ----- Splits -----
+
+
+def split(sizes: Sequence[int] | None, opset: int) -> onnx.ModelProto:
+    """Three parts of the channels, of which two go on, each its own way."""
+    given = {} if sizes is None else {"n": np.array(sizes)}
+    how = {"num_outputs": 3} if opset >= 18 and sizes is None else {}
+    if opset < 13 and sizes is not None:
+        given, how = {}, {"split": sizes}
+    node = helper.make_node("Split", ["x", *given], ["a", "b", "c"], axis=1, **how)
+    nodes = [node, layer("Tanh", "c", output="d"), layer("Concat", "d", "a", "c", axis=1)]
+    return network(nodes, CUBE, given, opset)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "opset"), [(None, 7), ([1, 3, 2], 11), (None, 13), ([1, 3, 2], 17), (None, 18), ([4, 1, 1], 18)]
+)
+def test_each_output_of_a_split_sends_back_what_it_gets(sizes: Sequence[int] | None, opset: int) -> None:
+    model = split(sizes, opset)
+    # float32 rounding of tanh
+    np.testing.assert_allclose(forward(model, CUBE), by_onnxruntime(model, CUBE), rtol=1e-5, atol=1e-6)
+    assert_derivative(model, CUBE)
+
+
+def test_a_split_may_be_uneven() -> None:
+    nodes = [helper.make_node("Split", ["x"], ["a", "b", "y"], axis=-1, num_outputs=3)]
+    x = np.arange(5, dtype=np.float32)
+    model = network(nodes, x, opset=18)
+    np.testing.assert_array_equal(forward(model, x), by_onnxruntime(model, x))
+    np.testing.assert_array_equal(forward(model, x), [4])
+
+
 # ----- Batches -----
 
 
@@ -355,14 +562,19 @@ def test_a_batch_is_its_images_and_rows_of_p_are_runs(variant: str) -> None:
 
 # ----- Refusals -----
 
+EMPTY = helper.make_graph([], "empty", [], [])
 SAME = {"kernel_shape": [2], "auto_pad": "SAME_UPPER"}
 
 
 @pytest.mark.parametrize(
     ("node", "message"),
     [
-        (layer("Softmax"), "^cannot reverse node 'Softmax of y': the reference has no reversed layer for"),
-        (layer("Erf"), "^cannot run node 'Erf of y': the reference has no rule for Erf .rules exist for A"),
+        (layer("Floor"), "^cannot reverse node 'Floor of y': the reference has no reversed layer for"),
+        (layer("Det"), "^cannot run node 'Det of y': the reference has no rule for Det .rules exist for A"),
+        (layer("If", then_branch=EMPTY, else_branch=EMPTY), "the reference has no rule for If"),
+        (layer("Loop", "n", "", "x", body=EMPTY), "the reference has no rule for Loop"),
+        (layer("Pow", "W", "x"), "input 1 of this Pow, 'x', is not constant"),
+        (layer("Dropout", "x", "", "yes"), "it drops at random"),
         (layer("Conv", "W", "x"), "input 1 of this Conv, 'x', is not constant"),
         (layer("Cast", to=onnx.TensorProto.INT32), "it rounds to integers"),
         (layer("BatchNormalization", *"xWWWW", training_mode=1), "it normalises by the batch"),
@@ -376,7 +588,7 @@ SAME = {"kernel_shape": [2], "auto_pad": "SAME_UPPER"}
 )
 def test_what_cannot_be_done_is_refused(node: onnx.NodeProto, message: str) -> None:
     x = np.ones((2, 2, 3))
-    model = network([node], x, {"W": x}, opset=19)
+    model = network([node], x, {"W": x, "n": np.array(2), "yes": np.array(True)}, opset=19)
     with pytest.raises(RevgraphError, match=message):
         reverse(model, x, forward(model, x), "salinet")
 

@@ -148,8 +148,8 @@ def test_shared_weights_are_stored_once():
 
 
 def test_second_outputs_are_refused():
-    split = onnx.helper.make_node("Split", ["x"], ["a", "b"], name="split", axis=1, num_outputs=2)
-    assert refusal(model([split, node("Relu", "b", "y")], ["N", 4, 6], opset=18)) == (
+    split = onnx.helper.make_node("Split", ["x"], ["a", "b"], name="split", axis=2, num_outputs=2)
+    assert refusal(model([split, node("Relu", "b", "y")], ["N", 4, "W"], opset=18)) == (
         "cannot reverse node 'split' (Split)",
         "an output other than its first is used",
         "choose --at before this node",

@@ -6,7 +6,7 @@ from networks import cnn
 
 import revgraph
 from revgraph import variants
-from revgraph.rules import maxpool, norm, relu
+from revgraph.rules import activation, maxpool, norm, relu
 
 # Fig. 3, left to right: RU reversed as 1, RU, RU^BP, RU o RU^BP; top row MP^BP, bottom row to the centre.
 RELUS = {
@@ -35,9 +35,18 @@ def test_each_table(name, row):
 def test_they_differ_in_nothing_else():
     tables = [variants.rules(name) for name in revgraph.VARIANTS]
     assert all(table.keys() == tables[0].keys() for table in tables)
-    for op in tables[0].keys() - {"Relu", "MaxPool", "LRN"}:
+    for op in tables[0].keys() - activation.BP.keys() - {"MaxPool", "LRN"}:
         names = {table[op].name for table in tables}
         assert len(names) == 1, op
+
+
+@pytest.mark.parametrize("op", sorted(activation.BP.keys() - {"Relu"}))
+@pytest.mark.parametrize("row", POOLS)
+def test_other_rectifiers_take_the_same_choice(op, row):
+    """Decision 6: r is the slope at x; BP multiplies by it, the others do not."""
+    chosen = [variants.rules(name + row)[op] for name in RELUS]
+    assert chosen[:2] == [relu.identity, relu.rectify]
+    assert [rule.name for rule in chosen[2:]] == ["BP", "RU o BP"]
 
 
 def test_desalinet_is_rectification_after_the_mask():

@@ -5,7 +5,14 @@ from collections.abc import Callable
 import onnx
 
 from revgraph import weights
-from revgraph.canonical.on_graph import fold_constants, fold_shapes, rename_reserved, resolve_auto_pad
+from revgraph.canonical.on_graph import (
+    fold_constants,
+    fold_shapes,
+    global_max_pool,
+    rename_reserved,
+    resolve_auto_pad,
+    split_to_slices,
+)
 from revgraph.canonical.on_model import (
     check,
     convert_opset,
@@ -31,6 +38,8 @@ MODEL_PASSES: tuple[Callable[[onnx.ModelProto], onnx.ModelProto], ...] = (
 GRAPH_PASSES: tuple[Callable[[gs.Graph], object], ...] = (
     fold_constants,
     rename_reserved,
+    split_to_slices,
+    global_max_pool,
     resolve_auto_pad,
 )
 

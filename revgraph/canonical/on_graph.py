@@ -32,8 +32,9 @@ def rename_reserved(graph: gs.Graph) -> None:
 
 # fmt: off
 FOLDABLE = frozenset({
-    "Add", "Cast", "Concat", "Constant", "ConstantOfShape", "Div", "Expand", "Gather", "Identity", "Mul",
-    "Range", "Reshape", "Shape", "Size", "Slice", "Squeeze", "Sub", "Transpose", "Unsqueeze",
+    "Add", "Cast", "Concat", "Constant", "ConstantOfShape", "DequantizeLinear", "Div", "Expand", "Gather",
+    "Identity", "Mul", "Range", "Reshape", "Shape", "Size", "Slice", "Squeeze", "Sub", "Transpose",
+    "Unsqueeze",
 })
 # fmt: on
 
@@ -80,6 +81,30 @@ def _elements(node: gs.Node) -> int:
         start, limit, delta = (tensor.values.item() for tensor in node.inputs)
         return int((limit - start) / delta) if delta else 0
     return 0
+
+
+def split_to_slices(graph: gs.Graph) -> None:
+    """Each output of a Split becomes a Slice of its own, so that every layer has one output."""
+    for node in [node for node in graph.nodes if node.op == "Split"]:
+        x, axis = node.inputs[0], node.attrs.get("axis", 0)
+        sizes: list[Any] = [y.shape[axis] if y.shape else None for y in node.outputs]
+        if x.shape is None or not static(sizes):
+            continue
+        ends = np.cumsum(sizes).tolist()
+        for i, (y, size, end) in enumerate(zip(list(node.outputs), sizes, ends, strict=True)):
+            bounds = {"start": end - size, "end": end, "axis": axis}
+            constants = [gs.Constant(f"{y.name}/{kind}", np.array([n])) for kind, n in bounds.items()]
+            node.outputs.remove(y)
+            name = node.name if i == 0 else f"{node.name}_{i}"
+            graph.nodes.append(gs.Node("Slice", name, inputs=[x, *constants], outputs=[y]))
+    graph.cleanup().toposort()
+
+
+def global_max_pool(graph: gs.Graph) -> None:
+    """GlobalMaxPool becomes the MaxPool whose window is the plane."""
+    for node in graph.nodes:
+        if node.op == "GlobalMaxPool" and static((node.inputs[0].shape or [None])[2:]):
+            node.op, node.attrs = "MaxPool", {"kernel_shape": list(node.inputs[0].shape[2:])}
 
 
 def resolve_auto_pad(graph: gs.Graph) -> None:

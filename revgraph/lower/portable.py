@@ -97,6 +97,7 @@ PORTABLE = Target(
     taps={
         "Mask": masks.BOOL.encode,
         "Size": _size,
+        "Slope": _value,
         "Switches": switches.PLANE.encode,
         "Value": _value,
     },

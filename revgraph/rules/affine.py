@@ -31,6 +31,18 @@ def _check_channels(node: gs.Node, channels: int) -> None:
         )
 
 
+def _conv_transpose(rev: Builder, node: gs.Node, y_hat: Tensor, r: Bottleneck) -> XHats:
+    """x_hat = the convolution of y_hat with the same kernel: a transposed matrix transposed."""
+    weight = constant(node, 1, "kernel")
+    _check_channels(node, weight.shape[0])
+    if node.attrs.get("auto_pad", "NOTSET") not in ("NOTSET", "VALID") or "output_shape" in node.attrs:
+        raise cannot_reverse(node, "its pads follow from its output's size", "export it with explicit pads")
+    slide = window(node, weight.shape[2:])
+    shape = [y_hat.shape[0], *node.inputs[0].shape[1:]]
+    attributes = {**slide.attributes, "group": node.attrs.get("group", 1)}
+    return (rev.emit("Conv", y_hat, node.inputs[1], dtype=y_hat.dtype, shape=shape, **attributes),)
+
+
 def _gemm(rev: Builder, gemm: gs.Node, y_hat: Tensor, r: Bottleneck) -> XHats:
     """x_hat = alpha * y_hat W^T for y = alpha * x W + beta * b."""
     constant(gemm, 1, "weight")
@@ -71,6 +83,7 @@ def _batch_norm(rev: Builder, norm: gs.Node, y_hat: Tensor, r: Bottleneck) -> XH
 
 
 conv = Rule("transposed", _conv, _size)
+conv_transpose = Rule("convolution", _conv_transpose)
 gemm = Rule("transposed", _gemm)
 matmul = Rule("transposed", _matmul)
 batch_norm = Rule("scale", _batch_norm)

@@ -4,7 +4,7 @@ import numpy as np
 
 from revgraph import op
 from revgraph.graph import Builder, Tensor, gs, static
-from revgraph.rules.rule import Bottleneck, Rule, XHats, cannot_reverse, window
+from revgraph.rules.rule import Bottleneck, Rule, XHats, cannot_reverse, constant, window
 from revgraph.window import Window
 
 
@@ -38,20 +38,65 @@ def _shares(pool: gs.Node, slide: Window) -> np.ndarray:
 def _global(rev: Builder, pool: gs.Node, y_hat: Tensor, r: Bottleneck) -> XHats:
     """x_hat[v] = y_hat / (number of positions), at every position."""
     (size,) = r
-    x = pool.inputs[0]
-    ones = np.ones(2, np.int64)
-    if isinstance(size, gs.Constant):
-        share = op.scale(rev, y_hat, np.array(1 / np.prod(x.shape[2:]), y_hat.dtype))
-        target: Tensor | np.ndarray = np.concatenate([ones, size.values[0]])
-    else:
-        row = rev.emit("Gather", size, np.array(0), dtype=np.int64, shape=[len(x.shape) - 2])
-        positions = rev.emit("ReduceProd", row, dtype=np.int64, shape=[], keepdims=0)
-        divisor = rev.emit("CastLike", positions, y_hat, dtype=y_hat.dtype, shape=[])
-        share = rev.emit("Div", y_hat, divisor, dtype=y_hat.dtype, shape=y_hat.shape)
-        target = rev.emit("Concat", ones, row, dtype=np.int64, shape=[len(x.shape)], axis=0)
+    return (_spread(rev, y_hat, pool.inputs[0], list(range(2, len(pool.inputs[0].shape))), size, mean=True),)
+
+
+def _reduced_axes(node: gs.Node) -> list[int]:
+    """Which axes a Reduce operator sums over; it may name them in an attribute or an input."""
+    rank = len(node.inputs[0].shape)
+    axes = node.attrs.get("axes")
+    if len(node.inputs) > 1 and not node.inputs[1].is_empty():
+        axes = constant(node, 1, "list of axes").tolist()
+    if not axes:
+        axes = [] if node.attrs.get("noop_with_empty_axes", 0) else list(range(rank))
+    if 0 in (found := sorted(axis % rank for axis in axes)):
+        raise cannot_reverse(node, "it reduces the batch", "keep the batch, or choose --at before this node")
+    return found
+
+
+def _reduce(rev: Builder, node: gs.Node, y_hat: Tensor, r: Bottleneck) -> XHats:
+    """Every element that was summed gets y_hat, or its share of it."""
+    x, axes = node.inputs[0], _reduced_axes(node)
+    if not axes:
+        return (y_hat,)
+    if not node.attrs.get("keepdims", 1):
+        shape = [1 if i in axes else n for i, n in enumerate([y_hat.shape[0], *x.shape[1:]])]
+        y_hat = rev.emit("Unsqueeze", y_hat, np.array(axes), dtype=y_hat.dtype, shape=shape)
+    return (_spread(rev, y_hat, x, axes, *r, mean=node.op == "ReduceMean"),)
+
+
+def _spread(
+    rev: Builder, y_hat: Tensor, x: Tensor, axes: list[int], size: Tensor | None = None, *, mean: bool
+) -> Tensor:
+    """y_hat, 1 along the axes, repeated along them to the shape of x, and divided by how often if `mean`."""
     shape = [y_hat.shape[0], *x.shape[1:]]
-    return (rev.emit("Expand", share, target, dtype=y_hat.dtype, shape=shape),)
+    if static([x.shape[axis] for axis in axes]):
+        target: Tensor | np.ndarray = np.array([n if i in axes else 1 for i, n in enumerate(x.shape)])
+        share = np.array(1 / np.prod([x.shape[axis] for axis in axes]), y_hat.dtype)
+        scaled = op.scale(rev, y_hat, share) if mean else y_hat
+    else:
+        # One number per axis of x: its size where it is reduced, 1 elsewhere.
+        row = rev.emit("Gather", size, np.array(0), dtype=np.int64, shape=[len(x.shape) - 2])
+        head = np.array([1, x.shape[1] if 1 in axes else 1])
+        sizes = rev.emit("Concat", head, row, dtype=np.int64, shape=[len(x.shape)], axis=0)
+        mask = np.array([i in axes for i in range(len(x.shape))])
+        target = rev.emit("Where", mask, sizes, np.array(1), dtype=np.int64, shape=[len(x.shape)])
+        scaled = _divided(rev, y_hat, target) if mean else y_hat
+    return rev.emit("Expand", scaled, target, dtype=y_hat.dtype, shape=shape)
+
+
+def _divided(rev: Builder, y_hat: Tensor, sizes: Tensor) -> Tensor:
+    count = rev.emit("ReduceProd", sizes, dtype=np.int64, shape=[], keepdims=0)
+    divisor = rev.emit("CastLike", count, y_hat, dtype=y_hat.dtype, shape=[])
+    return rev.emit("Div", y_hat, divisor, dtype=y_hat.dtype, shape=y_hat.shape)
+
+
+def _size_if_any(fwd: Builder, node: gs.Node) -> Bottleneck:
+    """r = (size of x,), where x has spatial axes."""
+    x = node.inputs[0]
+    return (op.size(fwd, x),) if len(x.shape) > 2 else ()
 
 
 average = Rule("transposed", _average, _size)
 global_average = Rule("transposed", _global, _size)
+reduce = Rule("transposed", _reduce, _size_if_any)

@@ -1,10 +1,14 @@
-"""Reversing local response normalisation (LRN): identity as in DeConvNet, or BP-reversal (Sect. 3.1)."""
+"""Reversing normalisations that depend on the picture.
+
+Local response normalisation (LRN) is the identity as in DeConvNet, or BP-reversed (Sect. 3.1); instance
+normalisation is BP-reversed in all variants.
+"""
 
 import numpy as np
 
 from revgraph import op
 from revgraph.graph import Builder, Tensor, gs
-from revgraph.rules.rule import Bottleneck, Rule, XHats
+from revgraph.rules.rule import Bottleneck, Rule, XHats, constant
 
 
 def _pass(rev: Builder, lrn: gs.Node, y_hat: Tensor, r: Bottleneck) -> XHats:
@@ -62,5 +66,33 @@ def _channel_mean(rev: Builder, x: Tensor, n: int, before: int, after: int) -> g
     return rev.emit("Reshape", mean, shape, dtype=x.dtype, shape=[rows, channels, *spatial])
 
 
+def _instance_norm(rev: Builder, norm: gs.Node, y_hat: Tensor, r: Bottleneck) -> XHats:
+    """x_hat = gamma / s * (y_hat - mean(y_hat) - z mean(y_hat z)).
+
+    z = (x - mean(x)) / s and s^2 = var(x) + epsilon, over the positions of one image's channel.
+    """
+    (x,) = r
+    rank = len(x.shape)
+    epsilon = np.array(norm.attrs.get("epsilon", 1e-5), x.dtype)
+    gamma = constant(norm, 1, "scale").reshape(-1, *[1] * (rank - 2))
+
+    def emit(operator: str, a: Tensor, b: Tensor | np.ndarray) -> gs.Variable:
+        rows = y_hat if y_hat.shape[0] in (a.shape[0], b.shape[0]) else x
+        return rev.emit(operator, a, b, dtype=x.dtype, shape=[rows.shape[0], *x.shape[1:]])
+
+    def mean(a: Tensor) -> gs.Variable:
+        shape = [*a.shape[:2], *[1] * (rank - 2)]
+        return rev.emit("GlobalAveragePool", a, dtype=x.dtype, shape=shape)
+
+    centred = emit("Sub", x, mean(x))
+    mean_square = mean(emit("Mul", centred, centred))
+    variance = rev.emit("Add", mean_square, epsilon, dtype=x.dtype, shape=mean_square.shape)
+    deviation = rev.emit("Sqrt", variance, dtype=x.dtype, shape=variance.shape)
+    z = emit("Div", centred, deviation)
+    inner = emit("Sub", emit("Sub", y_hat, mean(y_hat)), emit("Mul", z, mean(emit("Mul", y_hat, z))))
+    return (emit("Div", emit("Mul", inner, gamma.astype(x.dtype)), deviation),)
+
+
 identity = Rule("1", _pass)
 bp = Rule("LRN^BP", _lrn_bp, _value)
+instance_norm = Rule("BP", _instance_norm, _value)

@@ -116,9 +116,63 @@ def _reshape_to(rev: Builder, y_hat: Tensor, x: Tensor, size: Tensor | None = No
     return rev.emit("Reshape", y_hat, target, dtype=y_hat.dtype, shape=shape)
 
 
+def _squeeze(rev: Builder, node: gs.Node, y_hat: Tensor, r: Bottleneck) -> XHats:
+    """Squeeze and Unsqueeze undo each other."""
+    x, y = node.inputs[0], node.outputs[0]
+    longer, opposite = (x, "Unsqueeze") if node.op == "Squeeze" else (y, "Squeeze")
+    given = len(node.inputs) > 1 and not node.inputs[1].is_empty()
+    ones = [i for i, n in enumerate(x.shape) if n == 1]
+    axes = np.array(
+        [a % len(longer.shape) for a in (constant(node, 1, "list of axes").tolist() if given else ones)]
+    )
+    if 0 in axes:
+        raise cannot_reverse(node, "it moves the batch off the first axis", KEEP_BATCH)
+    shape = [y_hat.shape[0], *x.shape[1:]]
+    return (rev.emit(opposite, y_hat, axes, dtype=y_hat.dtype, shape=shape),)
+
+
+def _expand(rev: Builder, expand: gs.Node, y_hat: Tensor, r: Bottleneck) -> XHats:
+    """The sum over what was repeated."""
+    return (unbroadcast(rev, y_hat, expand.inputs[0]),)
+
+
+def _cast(rev: Builder, cast: gs.Node, y_hat: Tensor, r: Bottleneck) -> XHats:
+    """x_hat = y_hat, in the dtype of x where that is floating-point."""
+    x, y = cast.inputs[0], cast.outputs[0]
+    if np.issubdtype(x.dtype, np.floating) and not np.issubdtype(y.dtype, np.floating):
+        raise cannot_reverse(cast, f"it rounds to {y.dtype}", "choose --at before this node")
+    if x.dtype == y_hat.dtype or not np.issubdtype(x.dtype, np.floating):
+        return (y_hat,)
+    return (rev.emit("Cast", y_hat, dtype=x.dtype, shape=y_hat.shape, to=x.dtype.type),)
+
+
+def _depth_to_space(rev: Builder, node: gs.Node, y_hat: Tensor, r: Bottleneck) -> XHats:
+    """SpaceToDepth, and the channels in the order that the mode asks for."""
+    block, x = node.attrs["blocksize"], node.inputs[0]
+    shape = [y_hat.shape[0], *x.shape[1:]]
+    x_hat = rev.emit("SpaceToDepth", y_hat, dtype=y_hat.dtype, shape=shape, blocksize=block)
+    if node.attrs.get("mode", "DCR") == "DCR":
+        return (x_hat,)
+    # SpaceToDepth puts the block before the channel; CRD has it after.
+    order = np.arange(x.shape[1]).reshape(block * block, -1).T.ravel()
+    return (rev.emit("Gather", x_hat, order, dtype=y_hat.dtype, shape=shape, axis=1),)
+
+
+def _space_to_depth(rev: Builder, node: gs.Node, y_hat: Tensor, r: Bottleneck) -> XHats:
+    """DepthToSpace."""
+    shape = [y_hat.shape[0], *node.inputs[0].shape[1:]]
+    block = node.attrs["blocksize"]
+    return (rev.emit("DepthToSpace", y_hat, dtype=y_hat.dtype, shape=shape, blocksize=block),)
+
+
 identity = Rule("1", _pass)
 dropout = Rule("1", _dropout)
 add = Rule("copy", _add)
 concat = Rule("slice", _concat)
 transpose = Rule("transpose back", _transpose)
 reshape = Rule("reshape back", _reshape, _size)
+squeeze = Rule("reshape back", _squeeze)
+expand = Rule("sum", _expand)
+cast = Rule("1", _cast)
+depth_to_space = Rule("move back", _depth_to_space)
+space_to_depth = Rule("move back", _space_to_depth)

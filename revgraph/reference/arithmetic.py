@@ -1,0 +1,111 @@
+"""Arithmetic on whole tensors, back-propagated in every variant (Eq. 5); comparisons run forward only."""
+
+from collections.abc import Callable, Mapping
+from functools import reduce
+from typing import Any
+
+import numpy as np
+
+from revgraph.reference.layer import Array, Forward, Layer, Operator, elementwise
+
+
+def _variadic(ufunc: Callable[..., Any], slope: Callable[[Layer, int], Any]) -> Operator:
+    return Operator(lambda _, *x: reduce(ufunc, x), elementwise(slope), None)
+
+
+def _unary(forward: Callable[[Array], Any], slope: Callable[[Array], Any]) -> Operator:
+    return Operator(lambda _, x: forward(x), elementwise(lambda layer, _: slope(layer.x)))
+
+
+def _only_forward(ufunc: Callable[..., Any]) -> Operator:
+    return Operator(lambda _, *x: ufunc(*x))
+
+
+def _div(_: Layer, a: Array, b: Array) -> Array:
+    return np.asarray(a / b if a.dtype.kind == "f" else np.trunc(a / b).astype(a.dtype))
+
+
+def _div_slope(layer: Layer, operand: int) -> Array:
+    """1 / b, and -a / b^2 where the divisor is an activation too."""
+    a, b = layer.inputs
+    return np.asarray(-a / b**2 if operand else 1 / b)
+
+
+def _power(_: Layer, x: Array, exponent: Array) -> Array:
+    return np.power(x, exponent).astype(x.dtype)
+
+
+def _power_slope(layer: Layer, _: int) -> Array:
+    x, exponent = layer.inputs
+    return np.asarray(exponent * x ** (exponent - 1))
+
+
+def _stands_out(beyond: Callable[..., Any], extreme: Callable[..., Any]) -> Callable[[Layer, int], Any]:
+    """[x > all others] of Max, [x < all others] of Min: where they are equal, nothing comes back."""
+
+    def slope(layer: Layer, operand: int) -> Any:
+        others = [x for i, x in enumerate(layer.inputs) if i != operand]
+        return beyond(layer.inputs[operand], reduce(extreme, others)) if others else 1.0
+
+    return slope
+
+
+# ----- Reductions -----
+
+
+def _axes(layer: Layer) -> tuple[int, ...]:
+    """The axes that are reduced: without any, all of them, or none with noop_with_empty_axes."""
+    axes = layer.get_or_read("axes", 1)
+    otherwise = () if layer.get("noop_with_empty_axes", 0) else range(layer.x.ndim)
+    return tuple(axis % layer.x.ndim for axis in axes or otherwise)
+
+
+def _reduction(reduction: Callable[..., Any]) -> Forward:
+    return lambda layer, x, *_: reduction(x, axis=_axes(layer), keepdims=bool(layer.get("keepdims", 1)))
+
+
+def _reduce_sum_reversed(layer: Layer, y_hat: Array, _: int) -> Array:
+    """x_hat_v = y_hat of the sum that v is in (Eq. 6)."""
+    kept = [1 if axis in _axes(layer) else n for axis, n in enumerate(layer.x.shape)]
+    return np.broadcast_to(y_hat.reshape(kept), layer.x.shape)
+
+
+def _reduce_mean_reversed(layer: Layer, y_hat: Array, _: int) -> Array:
+    """x_hat_v = y_hat / n of the mean that v is in (Eq. 6)."""
+    return _reduce_sum_reversed(layer, y_hat, 0) * (y_hat.size / layer.x.size)
+
+
+OPERATORS: Mapping[str, Operator] = {
+    "Abs": _unary(np.abs, np.sign),
+    "Add": _variadic(np.add, lambda _, operand: 1.0),
+    "And": _only_forward(np.logical_and),
+    "Ceil": _only_forward(np.ceil),
+    "Div": Operator(_div, elementwise(_div_slope), None),
+    "Equal": _only_forward(np.equal),
+    "Exp": _unary(np.exp, np.exp),
+    "Floor": _only_forward(np.floor),
+    "Greater": _only_forward(np.greater),
+    "GreaterOrEqual": _only_forward(np.greater_equal),
+    "Less": _only_forward(np.less),
+    "LessOrEqual": _only_forward(np.less_equal),
+    "Log": _unary(np.log, np.reciprocal),
+    "Max": _variadic(np.maximum, _stands_out(np.greater, np.maximum)),
+    "Min": _variadic(np.minimum, _stands_out(np.less, np.minimum)),
+    "Mul": Operator(
+        lambda _, a, b: a * b, elementwise(lambda layer, operand: layer.inputs[1 - operand]), None
+    ),
+    "Neg": _unary(np.negative, lambda x: -1.0),
+    "Not": _only_forward(np.logical_not),
+    "Or": _only_forward(np.logical_or),
+    "Pow": Operator(_power, elementwise(_power_slope)),
+    "Reciprocal": _unary(np.reciprocal, lambda x: -1 / x**2),
+    "ReduceMax": Operator(_reduction(np.max)),
+    "ReduceMean": Operator(_reduction(np.mean), _reduce_mean_reversed),
+    "ReduceMin": Operator(_reduction(np.min)),
+    "ReduceProd": Operator(_reduction(np.prod)),
+    "ReduceSum": Operator(_reduction(np.sum), _reduce_sum_reversed),
+    "Round": _only_forward(np.rint),
+    "Sqrt": _unary(np.sqrt, lambda x: 0.5 / np.sqrt(x)),
+    "Sub": Operator(lambda _, a, b: a - b, elementwise(lambda _, operand: (1.0, -1.0)[operand]), None),
+    "Sum": _variadic(np.add, lambda _, operand: 1.0),
+}

@@ -1,0 +1,103 @@
+"""Normalisation: by stored statistics (affine), across channels (LRN), or by the values themselves."""
+
+import math
+from collections.abc import Callable, Mapping
+from functools import reduce
+
+import numpy as np
+
+from revgraph.reference.layer import Array, Layer, Operator, Reversed, as_is, per_channel
+
+
+def _batch_norm(layer: Layer, x: Array, scale: Array, bias: Array, mean: Array, var: Array) -> Array:
+    """y = (x - mean) * scale / sqrt(var + epsilon) + bias."""
+    if layer.get("training_mode", 0):
+        raise layer.refusal("it normalises by the batch (training_mode=1)", "export the model for inference")
+    factor = scale / np.sqrt(var + layer.get("epsilon", 1e-5))
+    return (x - per_channel(mean, x)) * per_channel(factor, x) + per_channel(bias, x)
+
+
+def _batch_norm_reversed(layer: Layer, y_hat: Array, _: int) -> Array:
+    """x_hat = y_hat * scale / sqrt(var + epsilon) (Eq. 6)."""
+    x, scale, _bias, _mean, var = layer.inputs
+    return y_hat * per_channel(scale / np.sqrt(var + layer.get("epsilon", 1e-5)), x)
+
+
+# ----- LRN -----
+
+
+def _neighbours(x: Array, before: int, after: int) -> Array:
+    """The sum over channels c - before to c + after, shaped like x."""
+    padded = np.pad(x, [(0, 0), (before, after), *[(0, 0)] * (x.ndim - 2)])
+    return reduce(np.add, (padded[:, i : i + x.shape[1]] for i in range(before + after + 1)))
+
+
+def _lrn_base(layer: Layer) -> Array:
+    """D = bias + alpha / n * (sum of x^2 over the n channels around), shaped like x."""
+    n = layer.get("size")
+    squares = _neighbours(layer.x**2, (n - 1) // 2, n // 2)
+    return np.asarray(layer.get("bias", 1.0) + layer.get("alpha", 1e-4) / n * squares)
+
+
+def _lrn(layer: Layer, x: Array) -> Array:
+    """y = x / D^beta."""
+    return np.asarray(x / _lrn_base(layer) ** layer.get("beta", 0.75))
+
+
+def _lrn_reversed(layer: Layer, y_hat: Array, _: int) -> Array:
+    """x_hat = y_hat / D^beta - 2 alpha beta / n * x * (sum of y_hat x / D^(beta + 1) around) (Eq. 5)."""
+    d, n, beta = _lrn_base(layer), layer.get("size"), layer.get("beta", 0.75)
+    through = _neighbours(y_hat * layer.x / d ** (beta + 1), n // 2, (n - 1) // 2)
+    return np.asarray(y_hat / d**beta - 2 * layer.get("alpha", 1e-4) * beta / n * layer.x * through)
+
+
+LRN: Mapping[str, Reversed] = {"identity": as_is, "bp": _lrn_reversed}
+
+
+# ----- By the mean and deviation of rows of x: one per picture and channel, group of channels, or pixel -----
+
+
+def _standardised(layer: Layer, rows: tuple[int, ...]) -> tuple[Array, Array]:
+    """n = (x - mean) / sigma along each row, (*rows, rest), and sigma = sqrt(variance + epsilon)."""
+    x = layer.x.reshape(*rows, -1)
+    x = x - x.mean(axis=-1, keepdims=True)
+    sigma = np.sqrt((x**2).mean(axis=-1, keepdims=True) + layer.get("epsilon", 1e-5))
+    return x / sigma, sigma
+
+
+def _row_norm(rows: Callable[[Layer], tuple[int, ...]], spread: Callable[[Layer, Array], Array]) -> Operator:
+    """y = n * scale + bias, the two spread over x."""
+
+    def forward(layer: Layer, x: Array, scale: Array, bias: Array | None = None) -> Array:
+        n, _ = _standardised(layer, rows(layer))
+        y = n.reshape(x.shape) * spread(layer, scale)
+        return y if bias is None else y + spread(layer, bias)
+
+    def reversed_(layer: Layer, y_hat: Array, _: int) -> Array:
+        """x_hat = (n_hat - mean of n_hat - n * mean of n_hat n) / sigma, n_hat = y_hat * scale (Eq. 5)."""
+        n, sigma = _standardised(layer, rows(layer))
+        n_hat = (y_hat * spread(layer, layer.inputs[1])).reshape(n.shape)
+        along = n * (n_hat * n).mean(axis=-1, keepdims=True)
+        x_hat = (n_hat - n_hat.mean(axis=-1, keepdims=True) - along) / sigma
+        return np.asarray(x_hat.reshape(y_hat.shape))
+
+    return Operator(forward, reversed_)
+
+
+def _group_spread(layer: Layer, values: Array) -> Array:
+    """One value per channel, before opset 21 one per group."""
+    channels = layer.x.shape[1]
+    return per_channel(values.repeat(channels // len(values)), layer.x)
+
+
+OPERATORS: Mapping[str, Operator] = {
+    "BatchNormalization": Operator(_batch_norm, _batch_norm_reversed),
+    "GroupNormalization": _row_norm(lambda layer: (layer.x.shape[0], layer.get("num_groups")), _group_spread),
+    "InstanceNormalization": _row_norm(
+        lambda layer: layer.x.shape[:2], lambda layer, values: per_channel(values, layer.x)
+    ),
+    "LRN": Operator(_lrn),
+    "LayerNormalization": _row_norm(
+        lambda layer: (math.prod(layer.x.shape[: layer.get("axis", -1)]),), lambda _, values: values
+    ),
+}

@@ -1,0 +1,95 @@
+"""Pooling: maxima by their switches or their centres (Eqs. 8 and 9), averages as affine layers (Eq. 6)."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from revgraph.reference.layer import Array, Layer, Operator, Reversed
+from revgraph.reference.windows import Window, col2im, im2col, window
+
+
+def _pooled(layer: Layer) -> Window:
+    return window(layer, layer.get("kernel_shape"))
+
+
+def _max_pool(layer: Layer, x: Array) -> Array:
+    """y_u = max of x_v over v in N(u) (Eq. 8)."""
+    return np.asarray(im2col(x, _pooled(layer), fill=-np.inf).max(axis=2))
+
+
+def _unpool_switches(layer: Layer, y_hat: Array, _: int) -> Array:
+    """x_hat_v = sum of y_hat_u over s(u) = v (Eq. 9); of equal maxima s is the first in row-major order."""
+    columns = im2col(layer.x, _pooled(layer), fill=-np.inf)
+    hats = np.zeros_like(columns)
+    np.put_along_axis(hats, columns.argmax(axis=2, keepdims=True), y_hat[:, :, None], axis=2)
+    return col2im(hats, _pooled(layer))
+
+
+def _unpool_centre(layer: Layer, y_hat: Array, _: int) -> Array:
+    """x_hat_v = sum of y_hat_u over the windows centred on v (Sect. 2.2), of two centres the first."""
+    kernel = layer.get("kernel_shape")
+    hats = np.zeros((*y_hat.shape[:2], math.prod(kernel), *y_hat.shape[2:]))
+    hats[:, :, np.ravel_multi_index([(k - 1) // 2 for k in kernel], kernel)] = y_hat
+    return col2im(hats, _pooled(layer))
+
+
+def _counted(layer: Layer) -> Array:
+    """|N(u)|, (1, 1, *out): beyond the pads, where rounding up may reach, no pixel counts."""
+    steps = _pooled(layer)
+    if layer.get("count_include_pad", 0):
+        steps = [replace(a, size=a.before + a.size + a.after, before=0, after=0) for a in steps]
+    return np.asarray(im2col(np.ones((1, 1, *(axis.size for axis in steps))), steps).sum(axis=2))
+
+
+def _average_pool(layer: Layer, x: Array) -> Array:
+    """y_u = mean of x_v over v in N(u)."""
+    return np.asarray(im2col(x, _pooled(layer)).sum(axis=2) / _counted(layer))
+
+
+def _average_pool_reversed(layer: Layer, y_hat: Array, _: int) -> Array:
+    """x_hat_v = sum of y_hat_u / |N(u)| over the u with v in N(u) (Eq. 6)."""
+    share = (y_hat / _counted(layer))[:, :, None]
+    return col2im(share.repeat(math.prod(layer.get("kernel_shape")), axis=2), _pooled(layer))
+
+
+# ----- One window, the whole plane -----
+
+
+def _plane(x: Array) -> tuple[int, ...]:
+    return tuple(range(2, x.ndim))
+
+
+def _global_unpool_switch(layer: Layer, y_hat: Array, _: int) -> Array:
+    """x_hat_v = y_hat at the plane's first maximum in row-major order, else 0 (Eq. 9)."""
+    planes = layer.x.reshape(*layer.x.shape[:2], -1)
+    hats = np.zeros_like(planes)
+    np.put_along_axis(hats, planes.argmax(axis=2, keepdims=True), y_hat.reshape(*planes.shape[:2], 1), axis=2)
+    return hats.reshape(layer.x.shape)
+
+
+def _global_unpool_centre(layer: Layer, y_hat: Array, _: int) -> Array:
+    """x_hat_v = y_hat at the plane's centre, of two the first, else 0 (Sect. 2.2)."""
+    hats = np.zeros(layer.x.shape)
+    hats[(..., *((n - 1) // 2 for n in layer.x.shape[2:]))] = y_hat.reshape(y_hat.shape[:2])
+    return hats
+
+
+def _global_average_pool_reversed(layer: Layer, y_hat: Array, _: int) -> Array:
+    """x_hat_v = y_hat / |picture| (Eq. 6)."""
+    return np.broadcast_to(y_hat / math.prod(layer.x.shape[2:]), layer.x.shape)
+
+
+MAX_POOL: Mapping[str, Mapping[str, Reversed]] = {
+    "": {"MaxPool": _unpool_switches, "GlobalMaxPool": _global_unpool_switch},
+    "-centre": {"MaxPool": _unpool_centre, "GlobalMaxPool": _global_unpool_centre},
+}
+OPERATORS: Mapping[str, Operator] = {
+    "AveragePool": Operator(_average_pool, _average_pool_reversed),
+    "GlobalAveragePool": Operator(
+        lambda _, x: x.mean(axis=_plane(x), keepdims=True), _global_average_pool_reversed
+    ),
+    "GlobalMaxPool": Operator(lambda _, x: x.max(axis=_plane(x), keepdims=True)),
+    "MaxPool": Operator(_max_pool),
+}

@@ -1,0 +1,104 @@
+"""The walk: forward through the user's nodes, and back through the reversed network."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import onnx
+
+from revgraph.errors import RevgraphError
+from revgraph.reference.constants import array, floats
+from revgraph.reference.layer import Array, Reversed, read, tensor
+from revgraph.reference.patterns import whole
+from revgraph.reference.table import operator, reversals, rule
+
+
+def forward(model: onnx.ModelProto, feeds: Mapping[str, Array]) -> dict[str, Array]:
+    """Run the user's model.
+
+    Args:
+        model: Any opset from 7 on; the shapes it declares are not trusted.
+        feeds: A value for each input that has no initializer.
+
+    Returns:
+        Every tensor by name: feeds, initializers, constants, activations. Floating ones are float64.
+    """
+    tensors = {initializer.name: array(initializer) for initializer in model.graph.initializer}
+    tensors |= {name: floats(value) for name, value in feeds.items()}
+    for node in model.graph.node:
+        layer = read(model, node, tensors)
+        y = operator(layer).forward(layer, *layer.inputs)
+        outputs = y if isinstance(y, tuple) else (y,)
+        tensors |= {name: np.asarray(y) for name, y in zip(node.output, outputs, strict=False)}
+    return tensors
+
+
+def reverse(
+    model: onnx.ModelProto,
+    tensors: Mapping[str, Array],
+    *,
+    variant: str,
+    at: str,
+    to: str,
+    p: Array,
+    lrn: str | None = None,
+) -> dict[str, Array]:
+    """Run the reversed network from p at the tensor `at` back to the input `to`.
+
+    Args:
+        model: What `tensors` came from.
+        tensors: The result of `forward` for N images; every bottleneck r is read off it.
+        variant: One of the eight of Fig. 3.
+        at: The tensor y that is projected onto p.
+        to: The input x.
+        p: (P, *y.shape[1:]); P is N, or anything if N is 1.
+        lrn: "identity" or "bp"; by default "bp" for the variant "salinet" and "identity" for the others.
+
+    Returns:
+        x_hat of every tensor on the way, by name, each with P rows.
+    """
+    rules, y, p = reversals(variant, lrn), tensor(tensors, at), np.asarray(p, np.float64)
+    if at not in _dependent(model.graph.node, to):
+        raise RevgraphError(
+            f"cannot reverse from {at!r}", f"it does not depend on {to!r}", "choose one that does"
+        )
+    if p.shape[1:] != y.shape[1:] or len(y) not in (1, len(p)):
+        why = f"p is {p.shape} and {at!r} is {y.shape}"
+        raise RevgraphError(
+            f"cannot reverse from {at!r}", why, "feed a row of p for each image, or one image"
+        )
+    back = partial(_walk, model, whole(model, at), tensors, rules, at, to)
+    if len(p) == len(y):
+        return back(p)
+    rows = [back(row[None]) for row in p]
+    return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
+
+
+def _walk(
+    model: onnx.ModelProto,
+    nodes: Sequence[onnx.NodeProto],
+    tensors: Mapping[str, Array],
+    rules: Mapping[str, Reversed],
+    at: str,
+    to: str,
+    p: Array,
+) -> dict[str, Array]:
+    """From p at `at` to `to`, last node first; where a tensor fans out, what comes back adds."""
+    x_hats, dependent = {at: p}, _dependent(nodes, to)
+    for node in reversed(nodes):
+        for output, y_hat in [(i, x_hats[name]) for i, name in enumerate(node.output) if name in x_hats]:
+            layer = replace(read(model, node, tensors), output=output)
+            for operand, name in enumerate(node.input):
+                if name in dependent:
+                    x_hats[name] = x_hats.get(name, 0.0) + rule(layer, operand, rules)(layer, y_hat, operand)
+    return x_hats
+
+
+def _dependent(nodes: Iterable[onnx.NodeProto], to: str) -> set[str]:
+    """The tensors that `to` flows into; what is computed from shapes alone is constant."""
+    names = {to}
+    for node in nodes:
+        if node.op_type not in ("Shape", "Size") and names.intersection(node.input):
+            names.update(node.output)
+    return names
