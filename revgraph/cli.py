@@ -86,7 +86,14 @@ def _compile(args: Args) -> None:
         lrn=args.lrn,
         target=args.target,
     )
+    _note_beyond_paper(args, compiled)
     _report_files(args, compiled, compiled.save(args.output, fused=args.fused))
+
+
+def _note_beyond_paper(args: Args, compiled: Compiled) -> None:
+    if names := compiled.beyond_paper:
+        listed = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+        args.notes.append(f"activations that the paper does not have are reversed by their slope: {listed}")
 
 
 def _report_files(args: Args, compiled: Compiled, paths: Sequence[Path]) -> None:
@@ -111,6 +118,7 @@ def _count(number: int, noun: str) -> str:
 
 def _run(args: Args) -> None:
     compiled, chosen = _compilation(args)
+    _note_beyond_paper(args, compiled)
     explainer = explain.Explainer(Session(compiled, threads=args.threads), chosen)
     pictures = explain.find_pictures(args.picture)
     neurons = [neuron.parse(spec) for spec in args.neuron or ["max"]]

@@ -61,6 +61,7 @@ def compile(
     outputs = len(graph.outputs)
     with patterns.grouped(graph, keep={y.name, *(output.name for output in graph.outputs)}):
         rev = reverse(fwd, variants.rules(variant, lrn), x, y)
+        beyond = [node.name for node in layer.path(graph, x, y) if node.op in variants.BEYOND]
     lower(TARGETS[target], fwd, rev)
     options = {
         "version": revgraph.__version__,
@@ -73,6 +74,7 @@ def compile(
         "bottleneck": "plain",
         "taps": json.dumps([tap.name for tap in graph.outputs[outputs:]]),
         "source_sha256": sha256,
+        "beyond_paper": json.dumps(beyond),
     }
     digest = hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()
     forward, backward = _export(graph, source), _export(rev.graph, None)

@@ -101,11 +101,10 @@ def rectify(rev: Builder, y_hat: Tensor) -> gs.Variable:
 
 
 def unpool(
-    rev: Builder, y_hat: Tensor, switches: Tensor, size: Tensor, like: Tensor, window: Window, ceil_mode: int
+    rev: Builder, y_hat: Tensor, switches: Tensor, size: Tensor, like: Tensor, window: Window
 ) -> gs.Variable:
     """x_hat[v] = sum of y_hat[u] over s(u) = v. Eq. (9)."""
-    attributes = {**window.attributes, "ceil_mode": ceil_mode}
-    return _layer(rev, "Unpool", y_hat, switches, size, like=like, **attributes)
+    return _layer(rev, "Unpool", y_hat, switches, size, like=like, **window.attributes)
 
 
 def unpool_centre(rev: Builder, y_hat: Tensor, size: Tensor, like: Tensor, window: Window) -> gs.Variable:

@@ -54,6 +54,11 @@ class Compiled:
         """The names of the bottleneck's tensors."""
         return tuple(json.loads(self.metadata["taps"]))
 
+    @property
+    def beyond_paper(self) -> tuple[str, ...]:
+        """The nodes whose activation the paper does not have: reversed by its slope."""
+        return tuple(json.loads(self.metadata.get("beyond_paper", "[]")))
+
     def fused(self) -> onnx.ModelProto:
         """One model, weights shared: the model's inputs and p -> the model's outputs, y and x_hat."""
         model = onnx.ModelProto()

@@ -69,6 +69,9 @@ VARIANTS: Mapping[str, Variant] = {
 }
 # fmt: on
 
+BEYOND = (activation.BP.keys() | activation.SQUASH.keys()) - {"Relu"}
+"""Activations that the paper does not have; users are told where they met one."""
+
 TITLES: Mapping[str, str] = {
     "identity": "back-propagation without ReLU",
     "deconvnet": "DeConvNet",

@@ -14,6 +14,10 @@ def settle_ceil_mode(model: onnx.ModelProto) -> onnx.ModelProto:
     onnxruntime drops it; without ceil_mode, or with less padding, all agree.
     """
     del model.graph.value_info[:]  # what an exporter wrote there may be wrong
+    if _ceil_pools(model):
+        for value in model.graph.output:  # and so may what it declared
+            for dim in value.type.tensor_type.shape.dim[1:]:
+                dim.Clear()
     for _ in model.graph.node:
         inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
         values = (*inferred.graph.value_info, *inferred.graph.input)

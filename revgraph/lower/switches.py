@@ -38,18 +38,23 @@ def _pool_outputs(x: Tensor, switches: gs.Node) -> tuple[Tensor, Tensor]:
 
 
 def _unpool(rev: Builder, unpool: gs.Node) -> Tensor:
-    """MaxUnpool where no two windows can choose one element; it overwrites, so elsewhere scatter and add.
+    """MaxUnpool where no two windows can choose one element; it overwrites, so elsewhere scatter and add."""
+    y_hat = unpool.inputs[0]
+    way = _max_unpool if Window.of(unpool.attrs).disjoint and y_hat.dtype != np.float64 else _scatter_add
+    if y_hat.dtype != np.float16:
+        return way(rev, unpool, y_hat)
+    # onnxruntime's CPU has neither kernel for float16, and sums are better kept in float32 anyway.
+    x_hat = way(rev, unpool, _cast(rev, y_hat, np.float32))
+    return _cast(rev, x_hat, np.float16)
 
-    onnxruntime's takes float32 alone, and no window that reaches past the end, as those of ceil_mode may.
-    """
-    disjoint = Window.of(unpool.attrs).disjoint and not unpool.attrs["ceil_mode"]
-    float32 = unpool.inputs[0].dtype == np.float32
-    return (_max_unpool if disjoint and float32 else _scatter_add)(rev, unpool)
+
+def _cast(rev: Builder, tensor: Tensor, dtype: type) -> Tensor:
+    return rev.emit("Cast", tensor, dtype=dtype, shape=tensor.shape, to=dtype)
 
 
-def _scatter_add(rev: Builder, unpool: gs.Node) -> Tensor:
+def _scatter_add(rev: Builder, unpool: gs.Node, y_hat: Tensor) -> Tensor:
     """x_hat[v] = sum of y_hat[u] over s(u) = v, plane by plane."""
-    y_hat, positions, size = unpool.inputs
+    _, positions, size = unpool.inputs
     rows, channels, *spatial = unpool.outputs[0].shape
     flat, dtype = np.array([0, channels, -1]), y_hat.dtype
     values = rev.emit("Reshape", y_hat, flat, dtype=dtype, shape=[rows, channels, None])
@@ -70,9 +75,9 @@ def _scatter_add(rev: Builder, unpool: gs.Node) -> Tensor:
     return rev.emit("Reshape", x_hat, target, dtype=dtype, shape=[rows, channels, *spatial])
 
 
-def _max_unpool(rev: Builder, unpool: gs.Node) -> Tensor:
+def _max_unpool(rev: Builder, unpool: gs.Node, y_hat: Tensor) -> Tensor:
     """The same where windows are disjoint; MaxUnpool's indices count over the whole batch again."""
-    y_hat, positions, size = unpool.inputs
+    _, positions, size = unpool.inputs
     rows, channels, *spatial = unpool.outputs[0].shape
     batch, dims = _batch(rev, y_hat), _spatial(rev, size)
     plane = rev.emit("ReduceProd", dims, dtype=np.int64, shape=[], keepdims=0)
@@ -87,9 +92,10 @@ def _max_unpool(rev: Builder, unpool: gs.Node) -> Tensor:
     target = rev.emit(
         "Concat", batch, np.array([channels]), dims, dtype=np.int64, shape=[len(spatial) + 2], axis=0
     )
-    window = {name: value for name, value in unpool.attrs.items() if name not in ("dilations", "ceil_mode")}
+    # It places by index alone; windows of one element keep it from guessing a size out of pads and dilations.
+    shape = [rows, channels, *spatial]
     return rev.emit(
-        "MaxUnpool", y_hat, at, target, dtype=y_hat.dtype, shape=[rows, channels, *spatial], **window
+        "MaxUnpool", y_hat, at, target, dtype=y_hat.dtype, shape=shape, kernel_shape=ones, strides=ones
     )
 
 

@@ -22,8 +22,7 @@ def _switches(fwd: Builder, pool: gs.Node) -> Bottleneck:
 def _route(rev: Builder, pool: gs.Node, y_hat: Tensor, r: Bottleneck) -> XHats:
     """x_hat[v] = sum of y_hat[u] over s(u) = v."""
     switches, size = r
-    ceil_mode = pool.attrs.get("ceil_mode", 0)
-    return (op.unpool(rev, y_hat, switches, size, pool.inputs[0], window(pool), ceil_mode),)
+    return (op.unpool(rev, y_hat, switches, size, pool.inputs[0], window(pool)),)
 
 
 def _centre(rev: Builder, pool: gs.Node, y_hat: Tensor, r: Bottleneck) -> XHats:
