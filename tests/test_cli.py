@@ -303,11 +303,11 @@ def test_as_a_process(here, entry):
 
 def test_activations_beyond_the_paper_are_named_in_one_line(tmp_path, capsys):
     nodes = [node("Conv", "x w", "conv"), node("Sigmoid", "conv", "s")]
-    nodes += [node("Mul", "conv s", "silu"), node("Clip", "silu", "clip")]
+    nodes += [node("Mul", "conv s", "silu"), node("Tanh", "silu", "tanh")]
     onnx.save(model(nodes, [1, 3, 8, 8], {"w": np.ones((2, 3, 3, 3), np.float32)}), tmp_path / "net.onnx")
     line = [str(tmp_path / "net.onnx"), "--variant", "desalinet", "-o", str(tmp_path / "out")]
     assert cli.main(["compile", *line]) == 0
     notes = capsys.readouterr().err.splitlines()
     assert notes == [
-        "revgraph: note: activations that the paper does not have are reversed by their slope: silu, clip"
+        "revgraph: note: activations that the paper does not have are reversed by their slope: silu, tanh"
     ]
