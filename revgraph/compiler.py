@@ -59,7 +59,7 @@ def compile(
     taken = {name for tensor in graph.tensors().values() for name in (tensor.name,)} | {"p", "x_hat"}
     fwd = Builder(graph, taken)
     outputs = len(graph.outputs)
-    with patterns.grouped(graph, keep={y.name, *(output.name for output in graph.outputs)}):
+    with patterns.grouped(graph, y):
         rev = reverse(fwd, variants.rules(variant, lrn), x, y)
         beyond = [node.name for node in layer.path(graph, x, y) if node.op in variants.BEYOND]
     lower(TARGETS[target], fwd, rev)

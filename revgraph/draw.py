@@ -6,6 +6,7 @@ from typing import Any
 import onnx
 
 from revgraph import canonical, compiler, files, layer
+from revgraph.canonical import patterns
 from revgraph.errors import RevgraphError, missing_extra
 from revgraph.graph import DOMAIN, Builder, Tensor, gs, tensor_names
 from revgraph.reverse import reverse
@@ -52,12 +53,18 @@ def draw(
 
 
 def _drawing(model: str | Path | onnx.ModelProto, at: str | None, input: str | None, variant: str) -> Any:
-    import graphviz
-
     source, _, _ = compiler.read_source(model)
     graph = canonical.canonicalise(source)
     y = layer.find_layer(graph, at, set(tensor_names(source)))
     x = layer.find_input(graph, y, input)
+    with patterns.grouped(graph, y):
+        return _both(graph, x, y, variant)
+
+
+def _both(graph: gs.Graph, x: gs.Variable, y: gs.Variable, variant: str) -> Any:
+    """Both graphs as a drawing."""
+    import graphviz
+
     path = layer.path(graph, x, y)
     rev = reverse(Builder(graph, {*graph.tensors(), "p", "x_hat"}), rules(variant), x, y).graph
     p, *taps = rev.inputs

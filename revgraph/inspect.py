@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 
 from revgraph import canonical, compiler, layer
+from revgraph.canonical import patterns
 from revgraph.errors import RevgraphError
 from revgraph.graph import Builder, Shape, gs, static, tensor_names
 from revgraph.reverse import reverse_layer
@@ -53,8 +54,9 @@ def inspect(
     graph = canonical.canonicalise(source)
     y = layer.find_layer(graph, at, set(tensor_names(source)))
     x = layer.find_input(graph, y, input)
-    live = layer.descendants(x)
-    return x.name, y.name, [_layer(graph, node, live) for node in layer.path(graph, x, y)]
+    with patterns.grouped(graph, y):
+        live = layer.descendants(x)
+        return x.name, y.name, [_layer(graph, node, live) for node in layer.path(graph, x, y)]
 
 
 def _layer(graph: gs.Graph, node: gs.Node, live: Container[str]) -> Layer:

@@ -124,3 +124,9 @@ def test_the_model_is_left_as_it_was():
 def test_what_compile_would_refuse_at_once_is_refused(options, match):
     with pytest.raises(RevgraphError, match=match):
         inspect(cnn(), **options)
+
+
+def test_an_activation_of_several_nodes_is_one_layer():
+    nodes = [node("Sigmoid", "x", "s"), node("Mul", "x s", "silu"), node("Relu", "silu", "y")]
+    _, _, layers = inspect(model(nodes, [1, 3, 4, 4]))
+    assert [(found.name, found.op) for found in layers] == [("silu", "Silu"), ("y", "Relu")]

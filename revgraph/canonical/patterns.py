@@ -69,13 +69,14 @@ class Group:
 
 
 @contextmanager
-def grouped(graph: gs.Graph, keep: Container[str]) -> Iterator[None]:
+def grouped(graph: gs.Graph, y: gs.Variable) -> Iterator[None]:
     """Within this context, activations written as groups are single nodes.
 
     Args:
         graph: Changed in place, and back.
-        keep: Names of tensors that must stay: they are outputs, or layers that somebody asked for.
+        y: The layer asked for, which stays a tensor, as the graph's outputs do.
     """
+    keep = {y.name, *(output.name for output in graph.outputs)}
     groups = [group for node in reversed(list(graph.nodes)) if (group := _recognise(graph, node, keep))]
     graph.toposort()
     yield
