@@ -1,6 +1,7 @@
 """What the portable target writes: standard ONNX, each weight once and as the model has it."""
 
 import networks
+import numpy as np
 import onnx
 import pytest
 from layers import assert_close, mixed, weights
@@ -114,3 +115,11 @@ def test_opset_and_ir_stay_within_what_backends_read(opset, ir):
     x = networks.picture(2, 3, 8, 8)
     trace = revgraph.Session(pair, threads=1).forward(x)
     assert_close(trace.y, networks.run(networks.cnn(softmax=False), x=x)["logits"])
+
+
+def test_a_tap_before_a_pad_survives_onnxruntimes_fusion_of_the_pad():
+    one = np.ones((1, 1, 1), np.float32)
+    tensors = {"pads": np.zeros(6, np.int64), "w": one, "b": one[0, 0]}
+    nodes = [node("Softmax", "x", "s", axis=1), node("Pad", "s pads", "t"), node("Conv", "t w b", "y")]
+    pair = revgraph.compile(model(nodes, ["N", 1, 3], tensors), variant="identity", at="y")
+    assert revgraph.Session(pair).forward(np.ones((1, 1, 3), np.float32)).y.shape == (1, 1, 3)
