@@ -85,6 +85,7 @@ def _compile(args: Args) -> None:
         input=args.input,
         lrn=args.lrn,
         target=args.target,
+        fully_convolutional=args.fully_convolutional,
     )
     _note_beyond_paper(args, compiled)
     _report_files(args, compiled, compiled.save(args.output, fused=args.fused))
@@ -343,6 +344,8 @@ def _compile_arguments(command: Callable[..., argparse.ArgumentParser]) -> None:
     )
     sub.add_argument("--lrn", choices=variants.LRN, help="reversal of LRN (default: the variant's own)")
     sub.add_argument("--target", choices=compiler.TARGETS, default="portable", help="where it shall run")
+    help_full = "turn a classifier's fully connected head into convolutions, so that any picture size runs"
+    sub.add_argument("--fully-convolutional", action="store_true", help=help_full)
     sub.add_argument("--fused", action="store_true", help="one file in place of two")
     sub.add_argument("-o", "--output", required=True, metavar="FOLDER", help="where the files go")
 

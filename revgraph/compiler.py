@@ -10,7 +10,7 @@ import onnx
 
 import revgraph
 from revgraph import canonical, files, layer, pair, variants, weights
-from revgraph.canonical import on_model, patterns
+from revgraph.canonical import convolutional, on_model, patterns
 from revgraph.errors import RevgraphError
 from revgraph.graph import Builder, gs, tensor_names
 from revgraph.lower.portable import PORTABLE
@@ -29,6 +29,7 @@ def compile(
     input: str | None = None,
     lrn: str | None = None,
     target: str = "portable",
+    fully_convolutional: bool = False,
 ) -> Compiled:
     """Turn a CNN into its reversed network.
 
@@ -40,6 +41,8 @@ def compile(
         input: The input that x_hat belongs to; by default the only one that y depends on.
         lrn: "identity" or "bp", the reversal of LRN; by default the variant's own.
         target: Where the result shall run.
+        fully_convolutional: Whether a classifier's fully connected head becomes convolutions, so that
+            pictures of any size run (Sect. 3.5).
 
     Returns:
         The forward graph with its taps, and the reversed graph.
@@ -52,6 +55,8 @@ def compile(
     _check_choice("target", target, TARGETS)
     source, name, sha256 = read_source(model)
     graph = canonical.canonicalise(source)
+    if fully_convolutional:
+        graph = convolutional.fully_convolutional(graph)
     y = layer.find_layer(graph, at, set(tensor_names(source)))
     x = layer.find_input(graph, y, input)
     if not any(y is output for output in graph.outputs):
@@ -74,6 +79,7 @@ def compile(
         "bottleneck": "plain",
         "taps": json.dumps([tap.name for tap in graph.outputs[outputs:]]),
         "source_sha256": sha256,
+        "fully_convolutional": str(fully_convolutional).lower(),
         "beyond_paper": json.dumps(beyond),
     }
     digest = hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()

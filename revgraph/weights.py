@@ -4,6 +4,8 @@ import math
 
 import onnx
 
+from revgraph.graph import gs
+
 MIN_ELEMENTS = 1024
 """Smaller initializers stay: among them are the shapes and axes that inference reads."""
 
@@ -29,6 +31,14 @@ def detach(model: onnx.ModelProto) -> tuple[onnx.ModelProto, Weights]:
             graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
     light.graph.CopyFrom(graph)
     return light, weights
+
+
+def attach(graph: gs.Graph, weights: Weights) -> None:
+    """Turn the inputs that `detach` made back into the constants they stand for."""
+    graph.inputs = [tensor for tensor in graph.inputs if tensor.name not in weights]
+    for tensor in graph.tensors().values():
+        if tensor.name in weights:
+            tensor.to_constant(onnx.numpy_helper.to_array(weights[tensor.name]))
 
 
 def _whole(tensor: onnx.TensorProto) -> bool:

@@ -41,6 +41,7 @@ BESIDE = {  # what sits beside that order: all that each may import
 }
 WITHIN = {  # on one level, or within one package, and still one way
     "rules.rule": set(),
+    "weights": {"graph"},
     "lower.target": set(),
     "lower.masks": {"lower.target"},
     "lower.switches": {"lower.target"},

@@ -61,7 +61,7 @@ def canonicalise(model: onnx.ModelProto) -> gs.Graph:
         graph = _import(model)
         if fold_shapes(graph):
             graph = _import(infer_shapes(_without_shapes(graph)))
-        _attach(graph, detached)
+        weights.attach(graph, detached)
         for graph_pass in GRAPH_PASSES:
             graph_pass(graph)
         graph.cleanup().toposort()
@@ -85,10 +85,3 @@ def _without_shapes(graph: gs.Graph) -> onnx.ModelProto:
     model: onnx.ModelProto = gs.export_onnx(graph.cleanup())
     del model.graph.value_info[:]
     return model
-
-
-def _attach(graph: gs.Graph, detached: weights.Weights) -> None:
-    graph.inputs = [tensor for tensor in graph.inputs if tensor.name not in detached]
-    for tensor in graph.tensors().values():
-        if tensor.name in detached:
-            tensor.to_constant(onnx.numpy_helper.to_array(detached[tensor.name]))

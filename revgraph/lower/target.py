@@ -44,8 +44,6 @@ def lower(target: Target, fwd: Builder, rev: Builder) -> None:
         if tap := encoded.get(tensor.name):
             tensor.dtype, tensor.shape = tap.dtype, tap.shape
     _apply(target.layers, rev)
-    # onnxruntime's fusion of a Pad loses a tensor that an Identity before the Pad copies to an output.
-    fwd.graph.nodes.sort(key=lambda node: node.op == "Identity" and not node.outputs[0].outputs)
 
 
 def _apply(table: Mapping[str, Lowering], builder: Builder) -> None:
