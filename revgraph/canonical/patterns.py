@@ -22,6 +22,7 @@ ELEMENTWISE = frozenset({
     "Reciprocal", "Relu", "Sigmoid", "Softplus", "Sqrt", "Sub", "Tanh",
 })
 # fmt: on
+CLIPS = ("Clip", "Max", "Min", "Relu")
 MAX_NODES = 12
 GRID = np.concatenate([np.linspace(-8, 8, 641), [-30, 30]])
 TOLERANCE = 2e-5
@@ -47,7 +48,6 @@ FUNCTIONS: Mapping[str, tuple[str, dict[str, Any], Callable[[np.ndarray], np.nda
         lambda x: 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3))),
     ),
     "Softplus": ("Softplus", {}, lambda x: np.logaddexp(0, x)),
-    "ReLU": ("Relu", {}, lambda x: np.maximum(x, 0)),
 }
 
 
@@ -131,13 +131,16 @@ def _identify(nodes: list[gs.Node], x: gs.Variable) -> Known | None:
     for operator, attributes, function in FUNCTIONS.values():
         if np.allclose(y, function(GRID), rtol=TOLERANCE, atol=TOLERANCE):
             return operator, dict(attributes), []
-    return _identify_clip(y, x, nodes[0].name)
+    # x - relu(x) is a clipped x as well, but nobody means it so.
+    return _identify_clip(y, x, nodes[0].name) if all(node.op in CLIPS for node in nodes) else None
 
 
 def _identify_clip(y: np.ndarray, x: gs.Variable, name: str) -> Known | None:
     low, high = y.min(), y.max()
     if low >= high or not np.allclose(y, np.clip(GRID, low, high), rtol=0, atol=1e-6):
         return None
+    if low == 0 and high == GRID.max():
+        return "Relu", {}, []
     # A bound at the end of the grid is none.
     bounds = {"low": low if low > GRID.min() else -np.inf, "high": high if high < GRID.max() else np.inf}
     if not np.isfinite(list(bounds.values())).any():

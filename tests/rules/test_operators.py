@@ -202,3 +202,8 @@ def test_a_layer_asked_for_inside_a_group_stays_one():
     pair = revgraph.compile(net("SiLU"), variant="desalinet", at="s")
     assert pair.at == "s"
     assert pair.taps == ("s/slope",)
+
+
+def test_a_difference_that_happens_to_clip_is_no_activation():
+    source = model([node("Relu", "x", "r"), node("Sub", "x r", "y")], ["N", 3, 6, 6])
+    assert revgraph.compile(source, variant="desalinet").taps == ("r/mask",)
