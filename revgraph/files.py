@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import hashlib
+import math
 import os
 import secrets
 import shutil
@@ -88,6 +89,9 @@ def _unreadable(path: Path, why: str, remedy: str = "give the path of an .onnx f
 def _load_external(model: onnx.ModelProto, path: Path) -> None:
     remedy = "keep the data in files beside the model, or save it as one file"
     folder = path.parent.resolve()
+    if sum(math.prod(tensor.dims) for tensor in model.graph.initializer) > MAX_BYTES // 4:
+        why = "it has more weights than 2 GiB hold, and revgraph's files would pass protobuf's limit"
+        raise _unreadable(path, why, "choose a smaller model")
     nodes = (*model.graph.node, *(node for function in model.functions for node in function.node))
     for tensor in (*_initializers(model.graph), *_attributes(nodes)):
         if not external_data_helper.uses_external_data(tensor):

@@ -90,7 +90,8 @@ def _check_shapes(node: gs.Node, sources: Sequence[Tensor]) -> None:
     batch = [tensor.shape[0] if tensor.shape else 0 for tensor in (node.outputs[0], *sources)]
     if len(set(batch)) > 1 and any(isinstance(n, int) for n in batch):
         why = f"it changes the batch from {batch[1]} to {batch[0]}"
-        raise cannot_reverse(node, why, "keep the batch on the first axis, or choose --at before this node")
+        remedy = "keep the batch on the first axis, or declare the model's batch as what the node makes of it"
+        raise cannot_reverse(node, why, remedy)
 
 
 def _declare(rev: gs.Graph, r: Bottleneck) -> Bottleneck:

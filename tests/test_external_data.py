@@ -124,3 +124,13 @@ def test_external_data_shorter_than_its_shape_is_refused(tmp_path):
     (tmp_path / "short.data").write_bytes(bytes(100))
     with pytest.raises(RevgraphError, match="w2"):
         revgraph.compile(path, variant="desalinet")
+
+
+def test_more_weights_than_a_file_can_hold_are_refused_before_they_are_read(tmp_path):
+    path, _ = external(tmp_path, "w2.data")
+    net = onnx.load(path, load_external_data=False)
+    for tensor in net.graph.initializer:
+        if tensor.name == "w2":
+            tensor.dims[:] = [2**20, 2**10]
+    path.write_bytes(net.SerializeToString())
+    refused(path, "more weights than 2 GiB")
