@@ -1,11 +1,11 @@
 """The command line: parse, call one function, print."""
 
 import argparse
+import dataclasses
 import json
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except RevgraphError as error:
         print(f"revgraph: error: {error}", file=sys.stderr)
         return 1
+    except BrokenPipeError:  # whoever read the results has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except OSError as error:
         known = RevgraphError(
             f"cannot use '{error.filename}'", error.strerror or str(error), "name another path"
@@ -79,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _compile(args: Args) -> None:
     compiled = revgraph.compile(
-        _model(args.model)[0],
+        _model(args.model),
         variant=args.variant,
         at=args.at,
         input=args.input,
@@ -166,7 +169,7 @@ def _compilation(args: Args) -> tuple[Compiled, recipe.Recipe]:
             why = f"it was compiled at '{compiled.at}'"
             raise RevgraphError(f"cannot run '{folder}' at '{args.at}'", why, "compile again with --at")
     else:
-        model = _model(args.model)[0]
+        model = _model(args.model)
         compiled = revgraph.compile(model, variant=args.variant or "desalinet", at=args.at)
     return compiled, _recipe(args, compiled)
 
@@ -176,24 +179,26 @@ def _recipe(args: Args, compiled: Compiled) -> recipe.Recipe:
     if name := args.recipe or (own if own in recipe.names() else None):  # a model cannot name a file
         return recipe.load(name)
     args.notes.append("no recipe given: fed RGB / 255 with ImageNet's mean and std (choose with --recipe)")
-    return recipe.load("imagenet")
+    return dataclasses.replace(recipe.load("imagenet"), labels=None)  # its classes may be anything
 
 
-def _model(name: str) -> tuple[Path, str]:
+def _model(name: str) -> Path:
     """A model file, or the network that a recipe names."""
-    path = Path(name)
-    if name in recipe.names() and not os.path.exists(path):
-        return zoo.model_path(recipe.load(name)), name
-    return path, path.stem
+    known = name in recipe.names() and not os.path.exists(name)
+    return zoo.model_path(recipe.load(name)) if known else Path(name)
 
 
 def _inspect(args: Args) -> None:
-    path = _model(args.model)[0]
+    path = _model(args.model)
     x, y, layers = inspect.inspect(path, args.at, args.input)
     if args.draw:
         draw.draw(path, Path(args.draw), at=args.at, input=args.input)
+        if not args.json:
+            print(args.draw)
     if args.json:
-        print(json.dumps({"x": x, "y": y, "layers": [asdict(found) for found in layers]}, indent=2))
+        print(
+            json.dumps({"x": x, "y": y, "layers": [dataclasses.asdict(found) for found in layers]}, indent=2)
+        )
         return
     rows = [[found.name, found.op, _shape(found.shape), *_rules(found)] for found in layers]
     totals = [_total([found.bottleneck[i] for found in layers if not found.problem]) for i in range(3)]

@@ -61,8 +61,7 @@ def compile(
     x = layer.find_input(graph, y, input)
     if not any(y is output for output in graph.outputs):
         graph.outputs.append(y)
-    taken = {name for tensor in graph.tensors().values() for name in (tensor.name,)} | {"p", "x_hat"}
-    fwd = Builder(graph, taken)
+    fwd = Builder(graph, {*graph.tensors(), "p", "x_hat"})
     outputs = len(graph.outputs)
     with patterns.grouped(graph, y):
         rev = reverse(fwd, variants.rules(variant, lrn), x, y)
@@ -117,7 +116,14 @@ def _export(graph: gs.Graph, source: onnx.ModelProto | None) -> onnx.ModelProto:
 
 
 def _restore_texts(model: onnx.ModelProto, source: onnx.ModelProto) -> None:
-    model.doc_string = source.doc_string
+    model.doc_string, model.domain, model.model_version = (
+        source.doc_string,
+        source.domain,
+        source.model_version,
+    )
+    texts = {tensor.name: tensor.doc_string for tensor in source.graph.initializer if tensor.doc_string}
+    for tensor in model.graph.initializer:
+        tensor.doc_string = texts.get(tensor.name, "")
     onnx.helper.set_model_props(model, {entry.key: entry.value for entry in source.metadata_props})
     nodes = {node.output[0]: node for node in source.graph.node if node.output}
     for node in model.graph.node:

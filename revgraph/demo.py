@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from revgraph import neuron, picture, recipe, zoo
+from revgraph import files, neuron, picture, recipe, zoo
 from revgraph.compiler import compile
 from revgraph.explain import Explainer, Explanation
 from revgraph.session import Session
@@ -31,12 +31,15 @@ def demo(folder: Path, threads: int = 0) -> list[tuple[Path, str]]:
         compiled = compile(model, variant=variant)
         explainer = Explainer(Session(compiled, threads=threads), chosen)
         (found[variant],) = explainer.explain(image, neurons, np.random.default_rng(0))
-    files = compiled.save(folder)
     best = found["desalinet"]
     single, row = folder / f"{PHOTOGRAPH}.desalinet.png", folder / f"{PHOTOGRAPH}.row.png"
-    picture.write(best.draw(f"{NETWORK}, desalinet from {compiled.at}"), single)
     panels = [best.crop, *(picture.image_of(picture.tone_map(found[variant].x_hat)) for variant in ROW)]
     titles = ["input", *(TITLES[variant].split(",")[0] for variant in ROW)]
-    picture.write(picture.panels(panels, titles, f"{NETWORK} from {compiled.at}: {best.summary}"), row)
-    named = zip(files, ("the forward graph with its taps", "the reversed graph"), strict=True)
+    drawn = {
+        single: best.draw(f"{NETWORK}, desalinet from {compiled.at}"),
+        row: picture.panels(panels, titles, f"{NETWORK} from {compiled.at}: {best.summary}"),
+    }
+    graphs, stale = compiled.files(folder)
+    files.write_all({**{path: picture.encode(image, path) for path, image in drawn.items()}, **graphs}, stale)
+    named = zip(graphs, ("the forward graph with its taps", "the reversed graph"), strict=True)
     return [(single, best.summary), (row, "the three named variants"), *named]

@@ -66,7 +66,10 @@ class Explainer:
     def __init__(self, session: Session, recipe: Recipe) -> None:
         self.session, self.recipe = session, recipe
         self.size = _picture_size(session.x_shape, recipe)
-        self._names = recipe.class_names() or ()
+        y = next(o for o in session.pair.forward.graph.output if o.name == session.pair.at)
+        channels = [dim.dim_value for dim in y.type.tensor_type.shape.dim][1:2]
+        counted = recipe.labels is not None and channels == [recipe.labels.count]
+        self._names = (counted and recipe.class_names()) or ()
 
     def explain(
         self, image: Image.Image, neurons: Sequence[Neuron], rng: np.random.Generator
@@ -88,7 +91,7 @@ class Explainer:
     ) -> Explanation:
         peak = neuron.describe(p, trace.y[0])
         classes = self._names if len(self._names) == trace.y.shape[1] else ()
-        label = classes[peak.channel].split(",")[0] if classes and peak.channel is not None else None
+        label = classes[peak.channel] if classes and peak.channel is not None else None
         return Explanation(
             self.recipe.crop(image, self.size),
             self.recipe.rgb(x_hat),

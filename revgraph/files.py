@@ -144,6 +144,8 @@ def write_all(contents: Mapping[Path, bytes | Path], stale: tuple[Path, ...] = (
     """
     try:
         with contextlib.ExitStack() as leftovers:
+            for path in filter(Path.is_dir, stale):
+                raise IsADirectoryError(errno.EISDIR, "it is a folder", str(path))
             for folder in dict.fromkeys(path.parent for path in contents):
                 _make_folder(folder, leftovers)
             beside = {path: _write_beside(path, content, leftovers) for path, content in contents.items()}

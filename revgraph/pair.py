@@ -76,6 +76,14 @@ class Compiled:
         set_metadata(model, {"digest": _digest(model)})
         return model
 
+    def files(self, folder: str | Path, fused: bool = False) -> tuple[dict[Path, bytes], tuple[Path, ...]]:
+        """What to write, forward and reversed or the fused one, and the files of the same name that go."""
+        stem = f"{self.name}.{self.variant}"
+        forward, reverse, both = (Path(folder) / f"{stem}{end}.onnx" for end in (".forward", ".reversed", ""))
+        models = {both: self.fused()} if fused else {forward: self.forward, reverse: self.reversed}
+        contents = {path: model.SerializeToString(deterministic=True) for path, model in models.items()}
+        return contents, (forward, reverse) if fused else (both,)
+
     def save(self, folder: str | Path, fused: bool = False) -> tuple[Path, ...]:
         """Write the compilation's files, replacing those of the same model and variant.
 
@@ -89,11 +97,7 @@ class Compiled:
         Raises:
             RevgraphError: They cannot be written; what was there before still is.
         """
-        stem = f"{self.name}.{self.variant}"
-        forward, reverse, both = (Path(folder) / f"{stem}{end}.onnx" for end in (".forward", ".reversed", ""))
-        models = {both: self.fused()} if fused else {forward: self.forward, reverse: self.reversed}
-        stale = (forward, reverse) if fused else (both,)
-        contents = {path: model.SerializeToString(deterministic=True) for path, model in models.items()}
+        contents, stale = self.files(folder, fused)
         files.write_all(contents, stale)
         return tuple(contents)
 
@@ -164,11 +168,6 @@ def load(folder: str | Path, variant: str | None = None) -> Compiled:
     return _split(name, paths[0], models[0]) if len(models) == 1 else _join(name, paths, models)
 
 
-def holds_compilation(folder: Path) -> bool:
-    """Whether a folder has files that `load` reads."""
-    return any(True for _ in _compilations(folder))
-
-
 def _compilations(folder: Path) -> Iterable[tuple[str, tuple[Path, ...]]]:
     """`<model>.<variant>` and its files, for every compilation in the folder."""
     if not folder.is_dir():
@@ -176,7 +175,7 @@ def _compilations(folder: Path) -> Iterable[tuple[str, tuple[Path, ...]]]:
         raise RevgraphError(what, "there is no such folder", "make one with revgraph compile")
     for path in sorted(folder.glob("*.onnx")):
         stem, _, part = path.stem.rpartition(".")
-        if part == "forward":
+        if part == "forward" and stem.rpartition(".")[2] in VARIANTS:
             yield stem, (path, path.with_name(f"{stem}.reversed.onnx"))
         elif part in VARIANTS and stem:
             yield path.stem, (path,)

@@ -102,14 +102,14 @@ class Session:
         return self._layer(alive[-1])
 
     def _layer(self, tensor: str) -> str:
-        """The forward node or tensor that a reversed tensor `<name>/<operator>...` belongs to."""
+        """The forward node that a reversed tensor `<name>/<operator>...` belongs to."""
         graph = self.pair.forward.graph
         if tensor == "p":
             return self.pair.at
-        known = {name for node in graph.node for name in (node.name, *node.output)}
+        known = {name: node.name for node in graph.node for name in (*node.output, node.name)}
         while tensor not in known and "/" in tensor:
             tensor = tensor.rpartition("/")[0]
-        return tensor
+        return known.get(tensor, tensor)
 
     def _reversed_feeds(self, trace: Trace, p: np.ndarray) -> dict[str, Any]:
         n, rows = trace.y.shape[0], p.shape[0] if p.ndim else 0
@@ -118,7 +118,7 @@ class Session:
             raise RevgraphError(
                 f"p does not fit: it is {p.dtype} {p.shape}", why, "only the first dimension is free"
             )
-        if rows != n and n != 1:
+        if rows == 0 or (rows != n and n != 1):
             why = f"the trace is of {n} images"
             raise RevgraphError(
                 f"p does not fit: it has {rows} rows", why, f"give {n} rows, or trace one image"

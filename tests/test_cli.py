@@ -36,7 +36,7 @@ def here(tmp_path, monkeypatch):
     monkeypatch.setenv("REVGRAPH_CACHE", str(tmp_path / "cache"))
     onnx.save(cnn(), "net.onnx")
     Path("mine.toml").write_text(RECIPE)
-    Path("names.txt").write_text("one\ntwo\nthree, tres\nfour\nfive\n")
+    Path("names.txt").write_text("one\ntwo\nthree\nfour\nfive\n")
     rng = np.random.default_rng(0)
     for name in ("cat.png", "pictures/a.png", "pictures/b.jpg"):
         Path(name).parent.mkdir(exist_ok=True)

@@ -102,3 +102,10 @@ def test_desalinet_looks_at_the_cats_eyes_and_not_at_the_border(explained, other
 def test_desalinet_gathers_twice_the_eyes_share_of_the_area(explained):
     area = sum((rows.stop - rows.start) * (columns.stop - columns.start) for rows, columns in EYES) / 227**2
     assert shares(explained["desalinet"])[0] > 2 * area
+
+
+def test_what_stands_in_the_way_leaves_everything_as_it_was(tmp_path):
+    (tmp_path / "chelsea.row.png").mkdir()
+    with pytest.raises(revgraph.RevgraphError, match="it is a folder"):
+        demo.demo(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["chelsea.row.png"]

@@ -127,8 +127,8 @@ def test_the_summary(named, labels, summary):
     assert re.fullmatch(summary, found.summary)
 
 
-def test_a_name_ends_at_its_first_comma(named):
-    assert run(explain.Explainer(session(), named), "class:0")[0].label == "tench"
+def test_a_name_is_as_the_recipe_has_it(named):
+    assert run(explain.Explainer(session(), named), "class:0")[0].label == "tench, Tinca tinca"
 
 
 def test_inner_layers_have_channels_and_positions_and_no_names(named):

@@ -4,7 +4,7 @@ import numpy as np
 import onnx
 import pytest
 from layers import assert_close
-from networks import cnn, he, model, node
+from networks import cnn, he, model, node, run
 from onnx import helper, numpy_helper
 
 import revgraph
@@ -193,3 +193,49 @@ def test_one_compilation_serves_pictures_of_several_sizes(variant):
         assert_close(session.reverse(trace, p), wanted)
         for name, tap in trace.taps.items():
             assert tap.numpy().shape[0] == 2, name
+
+
+@pytest.mark.parametrize("opset", [7, 9, 10, 11, 13])
+def test_linear_resizing_keeps_its_coordinates(opset):
+    """Before opset 11 they were asymmetric; onnx's converter does not say so in what it writes."""
+    w = {"scales": np.array([1, 1, 2, 2], np.float32), "roi": np.zeros(0, np.float32)}
+    if opset == 7:
+        resized = node("Upsample", "x", "y", scales=[1.0, 1.0, 2.0, 2.0], mode="linear")
+    elif opset < 11:
+        resized = node("Upsample" if opset == 9 else "Resize", "x scales", "y", mode="linear")
+    else:
+        resized = node("Resize", "x roi scales", "y", mode="linear")
+    source = model([resized], [2, 3, 5, 5], w, opset=opset)
+    source.graph.output[0].CopyFrom(
+        helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [2, 3, 10, 10])
+    )
+    x = rng.standard_normal((2, 3, 5, 5)).astype(np.float32)
+    session = revgraph.Session(revgraph.compile(source, variant="salinet"))
+    assert_close(session.forward(x).y, run(source, x=x)["y"])
+    agree(source, x, "salinet")
+
+
+@pytest.mark.parametrize("pool", ["MaxPool", "AveragePool"])
+def test_same_padding_decides_beside_ceil_mode(pool):
+    attributes = {"kernel_shape": [1, 1], "strides": [2, 2], "auto_pad": "SAME_UPPER", "ceil_mode": 1}
+    source = model([node("Relu", "x", "r"), node(pool, "r", "y", **attributes)], ["N", 4, 10, 10])
+    pair = revgraph.compile(source, variant="desalinet")
+    assert [d.dim_value for d in pair.forward.graph.output[0].type.tensor_type.shape.dim[2:]] == [5, 5]
+
+
+def test_average_pooling_that_counts_its_padding_takes_any_size():
+    attributes = {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1] * 4, "count_include_pad": 1}
+    source = model([node("Relu", "x", "r"), node("AveragePool", "r", "y", **attributes)], ["N", 4, "H", "W"])
+    agree(source, rng.standard_normal((2, 4, 9, 6)).astype(np.float32), "salinet")
+
+
+def test_a_shape_computed_with_allowzero_is_no_shape_of_zeros():
+    w = {"at": np.array(0), "ax": np.array([0]), "rest": np.array([-1])}
+    nodes = [
+        node("Relu", "x", "r"),
+        node("Shape", "r", "s"),
+        node("Gather", "s at", "n"),
+        node("Unsqueeze", "n ax", "u"),
+    ]
+    nodes += [node("Concat", "u rest", "to", axis=0), node("Reshape", "r to", "y", allowzero=1)]
+    agree(model(nodes, ["N", 4, 3, 3], w), rng.standard_normal((2, 4, 3, 3)).astype(np.float32), "salinet")

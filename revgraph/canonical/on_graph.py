@@ -114,8 +114,8 @@ def resolve_auto_pad(graph: gs.Graph) -> None:
         if node.op not in ("Conv", "MaxPool", "AveragePool") or mode == "NOTSET":
             node.attrs.pop("auto_pad", None)
             continue
-        x, kernel = node.inputs[0], node.inputs[1].shape[2:] if node.op == "Conv" else None
-        if x.shape is None:
+        x, kernel = node.inputs[0], (node.inputs[1].shape or [None])[2:] if node.op == "Conv" else None
+        if x.shape is None or (kernel is not None and not static(kernel)):
             continue
         window = Window.of({name: value for name, value in node.attrs.items() if name != "pads"}, kernel)
         # With stride 1 the pads of SAME are the same for every size.
@@ -168,6 +168,7 @@ def fold_shapes(graph: gs.Graph) -> bool:
             target = _constant_target(known[node.inputs[1].name], node.inputs[0].shape)
             if target is not None:
                 node.inputs[1] = gs.Constant(f"{node.inputs[1].name}/{node.name}", np.array(target, np.int64))
+                node.attrs.pop("allowzero", None)  # whose zeros would be no copies
                 folded = True
     return folded
 
@@ -199,6 +200,7 @@ _MOVES: dict[str, Callable[..., Dims | None]] = {
         [dims[i] for i in at] if all(-len(dims) <= i < len(dims) for i in at) else None
     ),
     "Identity": lambda dims: dims,
+    "Reshape": lambda dims, shape: dims,
     "Slice": lambda dims, start, end, axes=(0,), step=(1,): dims[start[0] : end[0] : step[0]],
     "Squeeze": lambda dims, axes=(0,): dims,
     "Unsqueeze": lambda dims, axes: dims,

@@ -111,8 +111,20 @@ def convert_opset(model: onnx.ModelProto) -> onnx.ModelProto:
     if target == version:
         return model
     try:
-        return onnx.version_converter.convert_version(model, target)
+        return _keep_coordinates(onnx.version_converter.convert_version(model, target), version)
     except (RuntimeError, ValueError, onnx.checker.ValidationError) as error:
         remedy = f"export it at an opset from {OPSETS[0]} to {OPSETS[1]}"
         what = f"cannot convert this model from opset {version} to {target}"
         raise RevgraphError(what, str(error), remedy) from error
+
+
+def _keep_coordinates(model: onnx.ModelProto, version: int) -> onnx.ModelProto:
+    """Before opset 11 a linear Resize was asymmetric; converted without saying so, it becomes half_pixel."""
+    for node in model.graph.node if version < 11 else ():
+        attributes = {attribute.name: attribute for attribute in node.attribute}
+        if node.op_type == "Resize" and attributes["mode"].s == b"linear":
+            name = "coordinate_transformation_mode"
+            if name in attributes:
+                node.attribute.remove(attributes[name])
+            node.attribute.append(onnx.helper.make_attribute(name, "asymmetric"))
+    return model

@@ -18,6 +18,11 @@ def settle_ceil_mode(model: onnx.ModelProto) -> onnx.ModelProto:
         for value in model.graph.output:  # and so may what it declared
             for dim in value.type.tensor_type.shape.dim[1:]:
                 dim.Clear()
+    for pool in _ceil_pools(model):
+        if any(a.name == "auto_pad" and a.s.startswith(b"SAME") for a in pool.attribute):
+            pool.attribute.remove(
+                next(a for a in pool.attribute if a.name == "ceil_mode")
+            )  # SAME alone decides
     for _ in model.graph.node:
         inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
         values = (*inferred.graph.value_info, *inferred.graph.input)

@@ -27,12 +27,14 @@ def _shares(pool: gs.Node, slide: Window) -> np.ndarray:
     """1 / count(u): (1, 1, *spatial of y), or one number where all windows are full."""
     size, outputs = pool.inputs[0].shape[2:], pool.outputs[0].shape[2:]
     padding = bool(pool.attrs.get("count_include_pad", 0))
-    if not any((*slide.begin, *slide.end)) and not pool.attrs.get("ceil_mode", 0):
+    full = padding or not any((*slide.begin, *slide.end))
+    if full and not pool.attrs.get("ceil_mode", 0):
         return np.array(1 / np.prod(slide.kernel))
     if not static((*size, *outputs)):
         why = "its windows at the border differ, and the size of its input is known at run time only"
         raise cannot_reverse(pool, why, "give the model a fixed input size")
-    return 1 / slide.counts(outputs, size, padding)[None, None]
+    # A window wholly in the padding averages nothing, and gives nothing back.
+    return np.asarray(1 / np.maximum(slide.counts(outputs, size, padding), 1)[None, None])
 
 
 def _global(rev: Builder, pool: gs.Node, y_hat: Tensor, r: Bottleneck) -> XHats:
