@@ -54,11 +54,7 @@ def compile(
     _check_choice("reversal of LRN", lrn or "identity", variants.LRN)
     _check_choice("target", target, TARGETS)
     source, name, sha256 = read_source(model)
-    graph = canonical.canonicalise(source)
-    if fully_convolutional:
-        graph = convolutional.fully_convolutional(graph)
-    y = layer.find_layer(graph, at, set(tensor_names(source)))
-    x = layer.find_input(graph, y, input)
+    graph, x, y = locate(source, at, input, fully_convolutional)
     if not any(y is output for output in graph.outputs):
         graph.outputs.append(y)
     fwd = Builder(graph, {*graph.tensors(), "p", "x_hat"})
@@ -84,6 +80,17 @@ def compile(
     digest = hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()
     forward, backward = _export(graph, source), _export(rev.graph, None)
     return pair.tie(name, forward, backward, options | {"pair": digest})
+
+
+def locate(
+    source: onnx.ModelProto, at: str | None, input: str | None, fully_convolutional: bool = False
+) -> tuple[gs.Graph, gs.Variable, gs.Variable]:
+    """The canonical graph, and in it x and y; arguments and errors as for `compile`."""
+    graph = canonical.canonicalise(source)
+    if fully_convolutional:
+        graph = convolutional.fully_convolutional(graph)
+    y = layer.find_layer(graph, at, set(tensor_names(source)))
+    return graph, layer.find_input(graph, y, input), y
 
 
 def _check_choice(what: str, name: str, known: Iterable[str]) -> None:

@@ -5,10 +5,10 @@ from typing import Any
 
 import onnx
 
-from revgraph import canonical, compiler, files, layer
+from revgraph import compiler, files, layer
 from revgraph.canonical import patterns
 from revgraph.errors import RevgraphError, missing_extra
-from revgraph.graph import DOMAIN, Builder, Tensor, gs, tensor_names
+from revgraph.graph import DOMAIN, Builder, Tensor, gs
 from revgraph.reverse import reverse
 from revgraph.variants import rules
 
@@ -54,9 +54,7 @@ def draw(
 
 def _drawing(model: str | Path | onnx.ModelProto, at: str | None, input: str | None, variant: str) -> Any:
     source, _, _ = compiler.read_source(model)
-    graph = canonical.canonicalise(source)
-    y = layer.find_layer(graph, at, set(tensor_names(source)))
-    x = layer.find_input(graph, y, input)
+    graph, x, y = compiler.locate(source, at, input)
     with patterns.grouped(graph, y):
         return _both(graph, x, y, variant)
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from revgraph import canonical, compiler, layer
+from revgraph import compiler, layer
 from revgraph.canonical import patterns
 from revgraph.errors import RevgraphError
-from revgraph.graph import Builder, Shape, gs, static, tensor_names
+from revgraph.graph import Builder, Shape, gs, static
 from revgraph.reverse import reverse_layer
 from revgraph.variants import rules
 
@@ -51,9 +51,7 @@ def inspect(
         RevgraphError: The model cannot be read, or has no such layer or input.
     """
     source, _, _ = compiler.read_source(model)
-    graph = canonical.canonicalise(source)
-    y = layer.find_layer(graph, at, set(tensor_names(source)))
-    x = layer.find_input(graph, y, input)
+    graph, x, y = compiler.locate(source, at, input)
     with patterns.grouped(graph, y):
         live = layer.descendants(x)
         return x.name, y.name, [_layer(graph, node, live) for node in layer.path(graph, x, y)]
