@@ -139,7 +139,7 @@ def _run(args: Args) -> None:
     for row in rows:
         if row["vanished"]:
             args.notes.append(
-                f"x_hat of '{row['picture']}' is all zero: nothing survives after {row['vanished']}"
+                f"x_hat in '{row['path']}' is all zero: nothing survives after {row['vanished']}"
             )
     _print(args, rows, lambda row: [row["path"], row["summary"]])
 

@@ -75,7 +75,7 @@ class Explainer:
         self, image: Image.Image, neurons: Sequence[Neuron], rng: np.random.Generator
     ) -> Iterator[Explanation]:
         """One explanation per neuron; the forward graph runs once and the reversed graph on all of them."""
-        trace = self.session.forward(self.recipe.feed(image, self.size))
+        trace = self.session.forward(self.recipe.feed(image, self.size).astype(self.session.x_dtype))
         p = np.concatenate([neuron.project(n, trace.y, rng) for n in neurons])
         x_hat = self.session.reverse(trace, p)
         for row, chosen in enumerate(neurons):
@@ -108,6 +108,11 @@ def _picture_size(shape: Sequence[int | str | None], recipe: Recipe) -> tuple[in
     if len(shape) != 4 or (isinstance(shape[1], int) and shape[1] != len(recipe.channels)):
         why = f"its input is {list(shape)} and recipe '{recipe.name}' makes (N, {len(recipe.channels)}, H, W)"
         raise RevgraphError(what, why, "choose another with --recipe, or use revgraph.Session from Python")
+    if isinstance(shape[0], int) and shape[0] != 1:
+        why = f"its batch is fixed at {shape[0]}"
+        raise RevgraphError(
+            what, why, "export it with batch 1 or a free one, or use revgraph.Session from Python"
+        )
     height, width = shape[2:]
     if isinstance(height, int) and isinstance(width, int):
         return height, width

@@ -48,6 +48,12 @@ class Session:
         """The shape of x as the model declares it; names or None where it is free."""
         return tuple(next(i.shape for i in self._forward.get_inputs() if i.name == self.pair.input))
 
+    @property
+    def x_dtype(self) -> np.dtype[Any]:
+        """The element type of x."""
+        kind = next(i.type for i in self._forward.get_inputs() if i.name == self.pair.input)
+        return np.dtype(next(name for name, known in _ONNX_TYPES.items() if known == kind))
+
     def forward(self, x: np.ndarray, /, **others: np.ndarray) -> Trace:
         """Run the forward graph.
 
@@ -138,7 +144,9 @@ class Session:
             if not fits or _ONNX_TYPES.get(str(values.dtype)) != inputs[name].type:
                 what = f"input '{name}' does not fit: it is {values.dtype} {values.shape}"
                 raise RevgraphError(
-                    what, f"the model wants {inputs[name].type} {declared}", "convert it first"
+                    what,
+                    f"the model wants {inputs[name].type} {declared}",
+                    "convert it, or compile a model that takes it",
                 )
 
 

@@ -160,7 +160,7 @@ def test_run_says_where_nothing_survives(run):
     onnx.save(net, "dead.onnx")
     status, out, err = run("run dead.onnx cat.png --variant deconvnet --recipe mine.toml -o out.png")
     assert (status, len(out), len(err)) == (0, 1, 1)
-    assert err[0] == "revgraph: note: x_hat of 'cat.png' is all zero: nothing survives after gap"
+    assert err[0] == "revgraph: note: x_hat in 'out.png' is all zero: nothing survives after gap"
 
 
 def test_the_seed_is_the_generators(run, here):

@@ -265,3 +265,8 @@ def test_several_results_do_not_fit_in_one_file(pictures, specs):
 def test_a_folder_may_be_called_like_a_picture(tmp_path):
     (tmp_path / "out.png").mkdir()
     assert outputs(tmp_path / "out.png", ["a.jpg"]) == [str(tmp_path / "out.png" / "a.salinet.png")]
+
+
+def test_a_network_of_a_fixed_batch_takes_no_single_picture():
+    with pytest.raises(RevgraphError, match="its batch is fixed at 4"):
+        explain.Explainer(session("salinet", cnn(batch=4)), plain())
