@@ -1,4 +1,4 @@
-"""Imports run one way. The table below is DESIGN's; a module that is not in it belongs in it first."""
+"""Imports run one way. A module that is not in the table below belongs in it first."""
 
 import ast
 import subprocess
