@@ -39,7 +39,7 @@ def demo(folder: Path, threads: int = 0) -> list[tuple[Path, str]]:
         single: best.draw(f"{NETWORK}, desalinet from {compiled.at}"),
         row: picture.panels(panels, titles, f"{NETWORK} from {compiled.at}: {best.summary}"),
     }
-    graphs, stale = compiled.files(folder)
+    graphs, stale = compiled.contents(folder)
     files.write_all({**{path: picture.encode(image, path) for path, image in drawn.items()}, **graphs}, stale)
     named = zip(graphs, ("the forward graph with its taps", "the reversed graph"), strict=True)
     return [(single, best.summary), (row, "the three named variants"), *named]

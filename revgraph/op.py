@@ -14,9 +14,9 @@ from revgraph.window import Window
 # ---------------------------------------------------------------- taps: x -> r
 
 
-def _tap(fwd: Builder, op: str, x: Tensor, dtype: Any, shape: Shape, **attributes: Any) -> gs.Variable:
+def _tap(fwd: Builder, op: str, *inputs: Tensor, dtype: Any, shape: Shape, **attributes: Any) -> gs.Variable:
     name = fwd.fresh(f"{fwd.scope}/{op.lower()}")
-    return fwd.emit(op, x, dtype=dtype, shape=shape, name=name, domain=DOMAIN, **attributes)
+    return fwd.emit(op, *inputs, dtype=dtype, shape=shape, name=name, domain=DOMAIN, **attributes)
 
 
 TAPS = ("mask", "switches", "slope", "value", "size")
@@ -24,22 +24,22 @@ TAPS = ("mask", "switches", "slope", "value", "size")
 
 def mask(fwd: Builder, y: Tensor) -> gs.Variable:
     """r = [y > 0]: bool, shaped like y. Eq. (7)."""
-    return _tap(fwd, "Mask", y, bool, y.shape)
+    return _tap(fwd, "Mask", y, dtype=bool, shape=y.shape)
 
 
 def switches(fwd: Builder, x: Tensor, y: Tensor, window: Window, **attributes: Any) -> gs.Variable:
     """r = s(u|c, x): where in its plane each window's first maximum lies; int64, shaped like y. Eq. (8)."""
-    return _tap(fwd, "Switches", x, np.int64, y.shape, **window.attributes, **attributes)
+    return _tap(fwd, "Switches", x, y, dtype=np.int64, shape=y.shape, **window.attributes, **attributes)
 
 
 def value(fwd: Builder, x: Tensor) -> gs.Variable:
     """r = x itself, for layers whose BP-reversal needs all of it."""
-    return _tap(fwd, "Value", x, x.dtype, x.shape)
+    return _tap(fwd, "Value", x, dtype=x.dtype, shape=x.shape)
 
 
 def slope(fwd: Builder, derivative: Tensor) -> gs.Variable:
     """r = an activation's derivative at x, as the forward graph computes it; shaped like x."""
-    return _tap(fwd, "Slope", derivative, derivative.dtype, derivative.shape)
+    return _tap(fwd, "Slope", derivative, dtype=derivative.dtype, shape=derivative.shape)
 
 
 def size(fwd: Builder, x: Tensor) -> Tensor:
@@ -47,7 +47,7 @@ def size(fwd: Builder, x: Tensor) -> Tensor:
     spatial = x.shape[2:]
     if static(spatial):
         return gs.Constant(f"size/{'x'.join(map(str, spatial))}", np.array([spatial], np.int64))
-    return _tap(fwd, "Size", x, np.int64, [x.shape[0], len(spatial)])
+    return _tap(fwd, "Size", x, dtype=np.int64, shape=[x.shape[0], len(spatial)])
 
 
 # ---------------------------------------------------------------- reversed layers: (y_hat, r) -> x_hat

@@ -76,7 +76,7 @@ class Compiled:
         set_metadata(model, {"digest": _digest(model)})
         return model
 
-    def files(self, folder: str | Path, fused: bool = False) -> tuple[dict[Path, bytes], tuple[Path, ...]]:
+    def contents(self, folder: str | Path, fused: bool = False) -> tuple[dict[Path, bytes], tuple[Path, ...]]:
         """What to write, forward and reversed or the fused one, and the files of the same name that go."""
         stem = f"{self.name}.{self.variant}"
         forward, reverse, both = (Path(folder) / f"{stem}{end}.onnx" for end in (".forward", ".reversed", ""))
@@ -97,7 +97,7 @@ class Compiled:
         Raises:
             RevgraphError: They cannot be written; what was there before still is.
         """
-        contents, stale = self.files(folder, fused)
+        contents, stale = self.contents(folder, fused)
         files.write_all(contents, stale)
         return tuple(contents)
 

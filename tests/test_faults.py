@@ -160,7 +160,7 @@ def test_a_mask_that_passes_zeros_is_noticed(monkeypatch, variant):
 def test_the_last_of_equal_maxima_is_noticed(monkeypatch, variant, chosen):
     def tilted(fwd, tap):
         """Values differ by 1 or more, so a ramp below that decides between equal ones alone."""
-        (x,), attributes = tap.inputs, dict(tap.attrs)
+        (x, _), attributes = tap.inputs, dict(tap.attrs)
         shape = tap.outputs[0].shape
         ramp = np.linspace(0, 0.9, int(np.prod(x.shape[2:])), dtype=np.float32).reshape(x.shape[2:])
         slope = fwd.emit("Add", x, ramp if chosen == "last" else -ramp, dtype=x.dtype, shape=x.shape)

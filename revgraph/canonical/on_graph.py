@@ -125,7 +125,6 @@ def resolve_auto_pad(graph: gs.Graph) -> None:
         elif static(size):
             _check_same(node, window, size)
             node.attrs["pads"] = explicit_pads(mode, window, size)
-            node.attrs.pop("ceil_mode", None)  # SAME alone decides the number of windows
         else:
             continue
         node.attrs.pop("auto_pad")

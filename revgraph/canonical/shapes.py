@@ -14,16 +14,16 @@ def settle_ceil_mode(model: onnx.ModelProto) -> onnx.ModelProto:
     onnxruntime drops it; without ceil_mode, or with less padding, all agree.
     """
     del model.graph.value_info[:]  # what an exporter wrote there may be wrong
-    if _ceil_pools(model):
+    pools = _ceil_pools(model)
+    if pools:
         for value in model.graph.output:  # and so may what it declared
             for dim in value.type.tensor_type.shape.dim[1:]:
                 dim.Clear()
-    for pool in _ceil_pools(model):
+    for pool in pools:
         if any(a.name == "auto_pad" and a.s.startswith(b"SAME") for a in pool.attribute):
-            pool.attribute.remove(
-                next(a for a in pool.attribute if a.name == "ceil_mode")
-            )  # SAME alone decides
-    for _ in model.graph.node:
+            # SAME alone decides the number of windows.
+            pool.attribute.remove(next(a for a in pool.attribute if a.name == "ceil_mode"))
+    for _ in pools:
         inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
         values = (*inferred.graph.value_info, *inferred.graph.input)
         shapes = {value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim] for value in values}
@@ -41,7 +41,7 @@ def _drop_windows(pool: onnx.NodeProto, shape: list[int]) -> bool:
     """Take away the windows that start in the padding; whether there were any. `shape` has 0 for unknown."""
     attributes = {a.name: onnx.helper.get_attribute_value(a) for a in pool.attribute}
     size = shape[2:]
-    if not size or not all(size) or attributes.get("auto_pad", b"NOTSET").startswith(b"SAME"):
+    if not size or not all(size):
         return False
     window = Window.of(attributes)
     excess = window.excess(size)

@@ -14,8 +14,12 @@ def _plane_positions(fwd: Builder, switches: gs.Node) -> Tensor:
 
     The Indices count over the whole batch, so those of a batch would not be those of its images.
     """
-    (x,) = switches.inputs
-    y, indices = _pool_outputs(x, switches)
+    x, y = switches.inputs
+    pool = y.inputs[0]
+    if len(pool.outputs) == 1:
+        pool.attrs.pop("storage_order", None)  # it orders the Indices, which nobody read so far
+        pool.outputs.append(gs.Variable(f"{switches.name}/indices", np.dtype(np.int64), y.shape))
+    indices = pool.outputs[1]
     plane: Tensor | np.ndarray
     if static(x.shape[2:]):
         plane = np.array(math.prod(x.shape[2:]))
@@ -23,18 +27,6 @@ def _plane_positions(fwd: Builder, switches: gs.Node) -> Tensor:
         spatial = fwd.emit("Shape", x, dtype=np.int64, shape=[len(x.shape) - 2], start=2)
         plane = fwd.emit("ReduceProd", spatial, dtype=np.int64, shape=[], keepdims=0)
     return fwd.emit("Mod", indices, plane, dtype=np.int64, shape=y.shape)
-
-
-def _pool_outputs(x: Tensor, switches: gs.Node) -> tuple[Tensor, Tensor]:
-    """Both outputs of the forward MaxPool that the tap belongs to, which gets its second one here."""
-    pool = next(
-        node for node in x.outputs if node.op == "MaxPool" and f"{node.name}/switches" == switches.name
-    )
-    y = pool.outputs[0]
-    if len(pool.outputs) == 1:
-        pool.attrs.pop("storage_order", None)  # it orders the Indices, which nobody read so far
-        pool.outputs.append(gs.Variable(f"{switches.name}/indices", np.dtype(np.int64), y.shape))
-    return y, pool.outputs[1]
 
 
 def _unpool(rev: Builder, unpool: gs.Node) -> Tensor:

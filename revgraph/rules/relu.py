@@ -2,7 +2,7 @@
 
 from revgraph import op
 from revgraph.graph import Builder, Tensor, gs
-from revgraph.rules.rule import Bottleneck, Rule, XHats, compose
+from revgraph.rules.rule import Bottleneck, Rule, XHats, compose, unchanged
 
 
 def _mask(fwd: Builder, relu: gs.Node) -> Bottleneck:
@@ -21,12 +21,7 @@ def _rectify(rev: Builder, relu: gs.Node, y_hat: Tensor, r: Bottleneck) -> XHats
     return (op.rectify(rev, y_hat),)
 
 
-def _pass(rev: Builder, relu: gs.Node, y_hat: Tensor, r: Bottleneck) -> XHats:
-    """x_hat = y_hat."""
-    return (y_hat,)
-
-
-identity = Rule("1", _pass)
+identity = Rule("1", unchanged)
 rectify = Rule("RU", _rectify)  # DeConvNet
 mask = Rule("RU^BP", _gate, _mask)  # SaliNet
 mask_rectify = compose(rectify, mask)  # DeSaliNet

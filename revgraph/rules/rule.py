@@ -24,6 +24,11 @@ def empty(fwd: Builder, node: gs.Node) -> Bottleneck:
     return ()
 
 
+def unchanged(rev: Builder, node: gs.Node, y_hat: Tensor, r: Bottleneck) -> XHats:
+    """x_hat = y_hat."""
+    return (y_hat,)
+
+
 @dataclass(frozen=True, slots=True)
 class Rule:
     """How one layer is reversed, Eq. (2): forward x -> (y, r), reversed (y_hat, r) -> x_hat.

@@ -6,14 +6,9 @@ import numpy as np
 
 from revgraph import op
 from revgraph.graph import Builder, Shape, Tensor, gs, static
-from revgraph.rules.rule import Bottleneck, Rule, XHats, cannot_reverse, constant
+from revgraph.rules.rule import Bottleneck, Rule, XHats, cannot_reverse, constant, unchanged
 
 KEEP_BATCH = "keep the batch on the first axis, or choose --at before this node"
-
-
-def _pass(rev: Builder, node: gs.Node, y_hat: Tensor, r: Bottleneck) -> XHats:
-    """x_hat = y_hat."""
-    return (y_hat,)
 
 
 def _dropout(rev: Builder, dropout: gs.Node, y_hat: Tensor, r: Bottleneck) -> XHats:
@@ -165,7 +160,7 @@ def _space_to_depth(rev: Builder, node: gs.Node, y_hat: Tensor, r: Bottleneck) -
     return (rev.emit("DepthToSpace", y_hat, dtype=y_hat.dtype, shape=shape, blocksize=block),)
 
 
-identity = Rule("1", _pass)
+identity = Rule("1", unchanged)
 dropout = Rule("1", _dropout)
 add = Rule("copy", _add)
 concat = Rule("slice", _concat)
