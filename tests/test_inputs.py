@@ -107,8 +107,11 @@ def test_every_opset(opset):
 
 
 @pytest.mark.parametrize("variant", revgraph.VARIANTS)
-def test_half_precision(variant):
+@pytest.mark.parametrize("kernel", [2, 3], ids=["disjoint windows", "overlapping windows"])
+def test_half_precision(variant, kernel):
     source = cnn()
+    pool = next(n for n in source.graph.node if n.op_type == "MaxPool")
+    next(a for a in pool.attribute if a.name == "kernel_shape").ints[:] = [kernel, kernel]
     for tensor in source.graph.initializer:
         if tensor.data_type == onnx.TensorProto.FLOAT:
             values = numpy_helper.to_array(tensor).astype(np.float16)
@@ -216,8 +219,9 @@ def test_linear_resizing_keeps_its_coordinates(opset):
 
 
 @pytest.mark.parametrize("pool", ["MaxPool", "AveragePool"])
-def test_same_padding_decides_beside_ceil_mode(pool):
-    attributes = {"kernel_shape": [1, 1], "strides": [2, 2], "auto_pad": "SAME_UPPER", "ceil_mode": 1}
+@pytest.mark.parametrize("kernel", [[1, 1], [1, 3]])
+def test_same_padding_decides_beside_ceil_mode(pool, kernel):
+    attributes = {"kernel_shape": kernel, "strides": [2, 2], "auto_pad": "SAME_UPPER", "ceil_mode": 1}
     source = model([node("Relu", "x", "r"), node(pool, "r", "y", **attributes)], ["N", 4, 10, 10])
     pair = revgraph.compile(source, variant="desalinet")
     assert [d.dim_value for d in pair.forward.graph.output[0].type.tensor_type.shape.dim[2:]] == [5, 5]

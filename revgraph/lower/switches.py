@@ -35,7 +35,7 @@ def _unpool(rev: Builder, unpool: gs.Node) -> Tensor:
     way = _max_unpool if Window.of(unpool.attrs).disjoint and y_hat.dtype != np.float64 else _scatter_add
     if y_hat.dtype != np.float16:
         return way(rev, unpool, y_hat)
-    # onnxruntime's CPU has neither kernel for float16, and sums are better kept in float32 anyway.
+    # onnxruntime's CPU cannot scatter and add float16, and sums are better kept in float32 anyway.
     x_hat = way(rev, unpool, _cast(rev, y_hat, np.float32))
     return _cast(rev, x_hat, np.float16)
 
