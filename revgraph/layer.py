@@ -103,14 +103,23 @@ def ancestors(tensors: Iterable[Tensor]) -> set[str]:
     return seen
 
 
+# fmt: off
+CONSTANT = frozenset({
+    "And", "ArgMax", "ArgMin", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "NonZero", "Not",
+    "Or", "Shape", "Size", "Xor",
+})
+# fmt: on
+"""Operators whose derivative is zero wherever they have one: nothing flows back through them."""
+
+
 def descendants(x: Tensor) -> set[str]:
-    """Names of all tensors computed from x, itself included."""
+    """Names of all tensors that change with x by degrees, itself included."""
     seen, waiting = set[str](), [x]
     while waiting:
         tensor = waiting.pop()
         if tensor.name not in seen:
             seen.add(tensor.name)
-            waiting.extend(t for node in tensor.outputs for t in node.outputs)
+            waiting.extend(t for node in tensor.outputs if node.op not in CONSTANT for t in node.outputs)
     return seen
 
 

@@ -6,11 +6,13 @@ import onnx
 
 from revgraph import weights
 from revgraph.canonical.on_graph import (
+    cast_like,
     fold_constants,
-    fold_shapes,
+    fold_small,
     global_max_pool,
     rename_reserved,
     resolve_auto_pad,
+    sequence_to_slices,
     split_to_slices,
 )
 from revgraph.canonical.on_model import (
@@ -23,6 +25,7 @@ from revgraph.canonical.on_model import (
     separate_inputs,
 )
 from revgraph.canonical.shapes import infer_shapes, settle_ceil_mode
+from revgraph.canonical.sizes import settle
 from revgraph.graph import gs
 
 MODEL_PASSES: tuple[Callable[[onnx.ModelProto], onnx.ModelProto], ...] = (
@@ -35,6 +38,12 @@ MODEL_PASSES: tuple[Callable[[onnx.ModelProto], onnx.ModelProto], ...] = (
     settle_ceil_mode,
     infer_shapes,
 )
+SHAPE_PASSES: tuple[Callable[[gs.Graph], bool], ...] = (
+    cast_like,
+    sequence_to_slices,
+    fold_small,
+    settle,
+)
 GRAPH_PASSES: tuple[Callable[[gs.Graph], object], ...] = (
     fold_constants,
     rename_reserved,
@@ -42,6 +51,9 @@ GRAPH_PASSES: tuple[Callable[[gs.Graph], object], ...] = (
     global_max_pool,
     resolve_auto_pad,
 )
+
+MAX_ROUNDS = 16
+"""What is folded in one round tells the next more; exporters' chains need about three."""
 
 
 def canonicalise(model: onnx.ModelProto) -> gs.Graph:
@@ -59,8 +71,11 @@ def canonicalise(model: onnx.ModelProto) -> gs.Graph:
         model = model_pass(model)
     try:
         graph = _import(model)
-        if fold_shapes(graph):
-            graph = _import(infer_shapes(_without_shapes(graph)))
+        for _ in range(MAX_ROUNDS):
+            if not [shape_pass for shape_pass in SHAPE_PASSES if shape_pass(graph)]:
+                break
+            _forget_placeholders(graph)
+            graph = _import(infer_shapes(gs.export_onnx(graph.cleanup().toposort())))
         weights.attach(graph, detached)
         for graph_pass in GRAPH_PASSES:
             graph_pass(graph)
@@ -81,7 +96,8 @@ def _import(model: onnx.ModelProto) -> gs.Graph:
     return graph
 
 
-def _without_shapes(graph: gs.Graph) -> onnx.ModelProto:
-    model: onnx.ModelProto = gs.export_onnx(graph.cleanup())
-    del model.graph.value_info[:]
-    return model
+def _forget_placeholders(graph: gs.Graph) -> None:
+    """Take back the names that inference gave to sizes it could not tell: it prefers a name to what it finds."""
+    for tensor in graph.tensors().values():
+        if isinstance(tensor, gs.Variable) and tensor.shape is not None:
+            tensor.shape = [None if str(n).startswith("unk__") else n for n in tensor.shape]

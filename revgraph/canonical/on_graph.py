@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,8 @@ import onnx
 import onnx.reference
 
 from revgraph.errors import RevgraphError
-from revgraph.graph import Tensor, activations, gs, static
+from revgraph.graph import activations, gs, producer, static
+from revgraph.weights import MIN_ELEMENTS
 from revgraph.window import Window, explicit_pads
 
 RESERVED = ("p", "x_hat")
@@ -32,33 +33,46 @@ def rename_reserved(graph: gs.Graph) -> None:
 
 # fmt: off
 FOLDABLE = frozenset({
-    "Add", "Cast", "Concat", "Constant", "ConstantOfShape", "DequantizeLinear", "Div", "Expand", "Gather",
-    "Identity", "Mul", "Range", "Reshape", "Shape", "Size", "Slice", "Squeeze", "Sub", "Transpose",
-    "Unsqueeze",
+    "Abs", "Add", "And", "Cast", "CastLike", "Ceil", "Concat", "Constant", "ConstantOfShape",
+    "DequantizeLinear", "Div", "Equal", "Expand", "Flatten", "Floor", "Gather", "Greater", "GreaterOrEqual",
+    "Identity", "Less", "LessOrEqual", "Max", "Min", "Mod", "Mul", "Neg", "Not", "Or", "Pow", "Range",
+    "Reciprocal", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceSum", "Reshape", "ScatterND", "Shape",
+    "Size", "Slice", "Sqrt", "Squeeze", "Sub", "Tile", "Transpose", "Unsqueeze", "Where",
 })
 # fmt: on
 
 
-def fold_constants(graph: gs.Graph) -> None:
-    """Nodes of constants alone become constants of at most MAX_FOLDED elements; so does a static Shape."""
-    graph.toposort()
-    for node in graph.nodes:
+def fold_constants(graph: gs.Graph, most: int = MAX_FOLDED) -> bool:
+    """Nodes of constants alone become constants of at most `most` elements; so does a static Shape.
+
+    Returns:
+        Whether there were any.
+    """
+    folded = False
+    for node in graph.toposort().nodes:
         output = node.outputs[0] if len(node.outputs) == 1 else None
         if node.op not in FOLDABLE or output is None or any(output is tensor for tensor in graph.outputs):
             continue
-        if (values := _fold(node, graph.opset)) is not None:
+        if (values := _fold(node, graph.opset, most)) is not None:
             node.outputs.clear()
             output.to_constant(values)
+            folded = True
+    return folded
 
 
-def _fold(node: gs.Node, opset: int) -> np.ndarray | None:
+def fold_small(graph: gs.Graph) -> bool:
+    """The same for sizes and the like, before weights are there."""
+    return fold_constants(graph, MIN_ELEMENTS)
+
+
+def _fold(node: gs.Node, opset: int, most: int) -> np.ndarray | None:
     if node.op in ("Shape", "Size"):
         shape = node.inputs[0].shape
         if not static(shape):
             return None
         part = shape[node.attrs.get("start", 0) : node.attrs.get("end")]
         return np.array(part if node.op == "Shape" else math.prod(shape), np.int64)
-    if activations(node) or _elements(node) > MAX_FOLDED:
+    if activations(node) or _elements(node) > most:
         return None
     feeds: dict[str, Any] = {tensor.name: tensor.values for tensor in node.inputs if not tensor.is_empty()}
     exporter = gs.exporters.onnx_exporter.OnnxExporter
@@ -74,13 +88,60 @@ def _fold(node: gs.Node, opset: int) -> np.ndarray | None:
 
 
 def _elements(node: gs.Node) -> int:
-    """Elements of the node's result, where its inputs' values can make that larger than they are."""
+    """About how many elements the node's result has: a few bytes can ask for terabytes."""
     if node.op in ("ConstantOfShape", "Expand"):
         return math.prod(map(int, node.inputs[-1].values.ravel()))
+    if node.op == "Tile":
+        return math.prod(map(int, node.inputs[1].values.ravel())) * int(node.inputs[0].values.size)
     if node.op == "Range":
         start, limit, delta = (tensor.values.item() for tensor in node.inputs)
         return int((limit - start) / delta) if delta else 0
-    return 0
+    shapes = [tensor.values.shape for tensor in node.inputs if not tensor.is_empty()]
+    if node.op == "Gather":
+        rows = shapes[0][node.attrs.get("axis", 0)]
+        return int(math.prod(shapes[0]) // max(rows, 1) * math.prod(shapes[1]))
+    return math.prod(
+        max(dims) for dims in itertools.zip_longest(*(shape[::-1] for shape in shapes), fillvalue=1)
+    )
+
+
+def cast_like(graph: gs.Graph) -> bool:
+    """CastLike becomes the Cast that it stands for: what it takes the type from gives it no values."""
+    nodes = [node for node in graph.nodes if node.op == "CastLike" and node.outputs[0].dtype is not None]
+    for node in nodes:
+        kind = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(node.outputs[0].dtype))
+        node.op, node.attrs, node.inputs = "Cast", {"to": kind}, node.inputs[:1]
+    return bool(nodes)
+
+
+def sequence_to_slices(graph: gs.Graph) -> bool:
+    """SequenceAt of SplitToSequence, as chunk and unbind are exported, becomes a Slice."""
+    picks = [node for node in graph.nodes if node.op == "SequenceAt"]
+    return bool([pick for pick in picks if _pick_to_slice(pick, producer(pick.inputs[0]))])
+
+
+def _pick_to_slice(pick: gs.Node, split: gs.Node | None) -> bool:
+    if split is None or split.op != "SplitToSequence" or not isinstance(pick.inputs[1], gs.Constant):
+        return False
+    position = pick.inputs[1].values.item()
+    if position < 0:
+        return False
+    x, sizes, axis = split.inputs[0], split.inputs[1:], split.attrs.get("axis", 0)
+    if not sizes and not split.attrs.get("keepdims", 1):
+        pick.op, pick.attrs, pick.inputs = "Gather", {"axis": axis}, [x, pick.inputs[1]]
+        return True
+    if sizes and not isinstance(sizes[0], gs.Constant):
+        return False
+    size = sizes[0].values if sizes else np.array(1)
+    end = int(size * (position + 1) if size.ndim == 0 else size[: position + 1].sum())
+    bounds = {"start": end - int(size if size.ndim == 0 else size[position]), "end": end, "axis": axis}
+    pick.op, pick.inputs = "Slice", [x, *_constants(pick.name, bounds)]
+    return True
+
+
+def _constants(name: str, numbers: Mapping[str, int]) -> list[gs.Constant]:
+    """One-element inputs, as Slice wants them."""
+    return [gs.Constant(f"{name}/{kind}", np.array([n])) for kind, n in numbers.items()]
 
 
 def split_to_slices(graph: gs.Graph) -> None:
@@ -92,8 +153,7 @@ def split_to_slices(graph: gs.Graph) -> None:
             continue
         ends = np.cumsum(sizes).tolist()
         for i, (y, size, end) in enumerate(zip(list(node.outputs), sizes, ends, strict=True)):
-            bounds = {"start": end - size, "end": end, "axis": axis}
-            constants = [gs.Constant(f"{y.name}/{kind}", np.array([n])) for kind, n in bounds.items()]
+            constants = _constants(y.name, {"start": end - size, "end": end, "axis": axis})
             node.outputs.remove(y)
             name = node.name if i == 0 else f"{node.name}_{i}"
             graph.nodes.append(gs.Node("Slice", name, inputs=[x, *constants], outputs=[y]))
@@ -138,78 +198,3 @@ def _check_same(node: gs.Node, window: Window, size: list[int]) -> None:
     if min(window.same_padding(size)) < -1:
         why = "onnxruntime shifts pixels where auto_pad SAME has strides beyond the kernel"
         raise RevgraphError(what, why, remedy)
-
-
-# ---------------------------------------------------------------- arithmetic of shapes
-
-Dims = list[int | str | None]
-
-
-def fold_shapes(graph: gs.Graph) -> bool:
-    """Reshape to a computed shape becomes Reshape to a constant one, where only the batch is not known.
-
-    Exporters write Shape, Gather and Concat for "as many images as there are, and the rest flattened".
-
-    Returns:
-        Whether there was one; then more shapes can be inferred.
-    """
-    known: dict[str, Dims] = {}
-    folded = False
-    for node in graph.nodes:
-        if node.outputs and (dims := _dims(node, known)) is not None:
-            known[node.outputs[0].name] = dims
-        if (
-            node.outputs
-            and node.op == "Reshape"
-            and isinstance(node.inputs[1], gs.Variable)
-            and node.inputs[1].name in known
-        ):
-            target = _constant_target(known[node.inputs[1].name], node.inputs[0].shape)
-            if target is not None:
-                node.inputs[1] = gs.Constant(f"{node.inputs[1].name}/{node.name}", np.array(target, np.int64))
-                node.attrs.pop("allowzero", None)  # whose zeros would be no copies
-                folded = True
-    return folded
-
-
-def _dims(node: gs.Node, known: dict[str, Dims]) -> Dims | None:
-    """The node's result as numbers and names of dimensions; a scalar is a list of one."""
-    if node.op == "Shape":
-        shape = node.inputs[0].shape
-        return None if shape is None else list(shape)[node.attrs.get("start", 0) : node.attrs.get("end")]
-    if node.op == "Constant":
-        return _values(node.attrs.get("value"), known)
-    parts = [_values(tensor, known) for tensor in node.inputs]
-    if node.op not in _MOVES or any(part is None for part in parts):
-        return None
-    return _MOVES[node.op](*parts)
-
-
-def _values(tensor: Tensor | None, known: dict[str, Dims]) -> Dims | None:
-    if not isinstance(tensor, gs.Constant):
-        return None if tensor is None else known.get(tensor.name)
-    small = tensor.values.dtype == np.int64 and tensor.values.ndim <= 1
-    return tensor.values.ravel().tolist() if small else None
-
-
-_MOVES: dict[str, Callable[..., Dims | None]] = {
-    "Cast": lambda dims: dims,
-    "Concat": lambda *parts: list(itertools.chain(*parts)),
-    "Gather": lambda dims, at: (
-        [dims[i] for i in at] if all(-len(dims) <= i < len(dims) for i in at) else None
-    ),
-    "Identity": lambda dims: dims,
-    "Reshape": lambda dims, shape: dims,
-    "Slice": lambda dims, start, end, axes=(0,), step=(1,): dims[start[0] : end[0] : step[0]],
-    "Squeeze": lambda dims, axes=(0,): dims,
-    "Unsqueeze": lambda dims, axes: dims,
-}
-
-
-def _constant_target(dims: Dims, x: list[int | str | None] | None) -> list[int] | None:
-    """The same Reshape target without names: 0 copies a dimension of x, and one other may be -1."""
-    copied = [
-        0 if isinstance(n, str) and x is not None and n in x[i : i + 1] else n for i, n in enumerate(dims)
-    ]
-    target = [n if isinstance(n, int) else -1 for n in copied]
-    return target if target.count(-1) <= 1 else None
