@@ -50,6 +50,13 @@ def size(fwd: Builder, x: Tensor) -> Tensor:
     return _tap(fwd, "Size", x, dtype=np.int64, shape=[x.shape[0], len(spatial)])
 
 
+def row(rev: Builder, size: Tensor) -> Tensor:
+    """The spatial size of x, int64 (D,), out of what `size` gave."""
+    if isinstance(size, gs.Constant):
+        return gs.Constant(f"{size.name}/row", size.values[0])
+    return rev.emit("Gather", size, np.array(0), dtype=np.int64, shape=[size.shape[1]])
+
+
 # ---------------------------------------------------------------- reversed layers: (y_hat, r) -> x_hat
 
 
@@ -90,9 +97,9 @@ def gemm_transposed(
     return _layer(rev, "GemmTransposed", y_hat, weight, like=like, alpha=alpha, transB=int(transposed))
 
 
-def gate(rev: Builder, y_hat: Tensor, mask: Tensor) -> gs.Variable:
-    """x_hat = y_hat * r. Eq. (7)."""
-    return _layer(rev, "Gate", y_hat, mask, like=y_hat)
+def gate(rev: Builder, y_hat: Tensor, mask: Tensor, like: Tensor | None = None) -> gs.Variable:
+    """x_hat = y_hat * r, shaped like x where y_hat broadcasts to that. Eq. (7)."""
+    return _layer(rev, "Gate", y_hat, mask, like=like or y_hat)
 
 
 def rectify(rev: Builder, y_hat: Tensor) -> gs.Variable:

@@ -26,13 +26,18 @@ SHARED: Variant = {
     "Gather": crop.gather,
     "Gemm": affine.gemm,
     "GlobalAveragePool": average.global_average,
+    "GroupNormalization": norm.group_norm,
     "Identity": wiring.identity,
     "InstanceNormalization": norm.instance_norm,
+    "LayerNormalization": norm.layer_norm,
     "MatMul": affine.matmul,
+    "Max": maxpool.chosen,
+    "Min": maxpool.chosen,
     "Mul": product.mul,
     "Neg": product.neg,
     "Pad": crop.pad,
     "QuantizeLinear": wiring.identity,
+    "ReduceL2": norm.l2,
     "ReduceMean": average.reduce,
     "ReduceSum": average.reduce,
     "Reshape": wiring.reshape,
@@ -44,6 +49,7 @@ SHARED: Variant = {
     "Sum": wiring.add,
     "Transpose": wiring.transpose,
     "Unsqueeze": wiring.squeeze,
+    "Where": wiring.where,
 }
 
 # Columns and rows of Fig. 3: how rectifiers are reversed, and how max pooling is.
@@ -53,8 +59,9 @@ RU = {
     "RU^BP": activation.BP,
     "RU o RU^BP": activation.BP_RECTIFY,
 }
-SWITCHES: Variant = {"MaxPool": maxpool.switches}
-CENTRE: Variant = {"MaxPool": maxpool.centre}
+WHOLE = ("GlobalMaxPool", "ReduceMax", "ReduceMin")
+SWITCHES: Variant = {"MaxPool": maxpool.switches, **dict.fromkeys(WHOLE, maxpool.first)}
+CENTRE: Variant = {"MaxPool": maxpool.centre, **dict.fromkeys(WHOLE, maxpool.middle)}
 
 # fmt: off
 VARIANTS: Mapping[str, Variant] = {

@@ -22,6 +22,7 @@ class Window:
         dilations: Step between taps.
         begin: Padding before the first element.
         end: Padding after the last element.
+        same: SAME_UPPER or SAME_LOWER where only the run knows the size, and so the padding; else empty.
     """
 
     kernel: Axes
@@ -29,6 +30,7 @@ class Window:
     dilations: Axes
     begin: Axes
     end: Axes
+    same: str = ""
 
     @classmethod
     def of(cls, attributes: Mapping[str, Any], kernel: Sequence[int] | None = None) -> "Window":
@@ -41,16 +43,17 @@ class Window:
             tuple(attributes.get("dilations", ones)),
             pads[: len(kernel)],
             pads[len(kernel) :],
+            mode if (mode := attributes.get("auto_pad", "")).startswith("SAME") else "",
         )
 
     @property
-    def attributes(self) -> dict[str, list[int]]:
+    def attributes(self) -> dict[str, Any]:
         """The same window as ONNX attributes."""
         return {
             "kernel_shape": list(self.kernel),
             "strides": list(self.strides),
             "dilations": list(self.dilations),
-            "pads": [*self.begin, *self.end],
+            **({"auto_pad": self.same} if self.same else {"pads": [*self.begin, *self.end]}),
         }
 
     @property

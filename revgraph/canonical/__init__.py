@@ -97,7 +97,7 @@ def _import(model: onnx.ModelProto) -> gs.Graph:
 
 
 def _forget_placeholders(graph: gs.Graph) -> None:
-    """Take back the names that inference gave to sizes it could not tell: it prefers a name to what it finds."""
+    """Take back the names that inference made up: it prefers a name it is given to what it finds."""
     for tensor in graph.tensors().values():
         if isinstance(tensor, gs.Variable) and tensor.shape is not None:
             tensor.shape = [None if str(n).startswith("unk__") else n for n in tensor.shape]

@@ -182,19 +182,21 @@ def resolve_auto_pad(graph: gs.Graph) -> None:
         size = [1 if s == 1 else n for n, s in zip(x.shape[2:], window.strides, strict=True)]
         if mode == "VALID":
             node.attrs["pads"] = [0] * 2 * len(window.kernel)
-        elif static(size):
-            _check_same(node, window, size)
-            node.attrs["pads"] = explicit_pads(mode, window, size)
         else:
-            continue
+            _check_same(node, window, size)
+            if not static(size):
+                continue
+            node.attrs["pads"] = explicit_pads(mode, window, size)
         node.attrs.pop("auto_pad")
 
 
-def _check_same(node: gs.Node, window: Window, size: list[int]) -> None:
+def _check_same(node: gs.Node, window: Window, size: list[int | str | None]) -> None:
     """Refuse what onnxruntime computes otherwise than ONNX says: made explicit, the outputs would change."""
     what, remedy = f"cannot take node '{node.name}' ({node.op})", "export it with explicit pads"
     if max(window.dilations) > 1:
         raise RevgraphError(what, "onnxruntime ignores or refuses dilations beside auto_pad SAME", remedy)
-    if min(window.same_padding(size)) < -1:
+    # Of the sizes that a free one may have, a multiple of the stride needs the least padding.
+    worst = [s if not isinstance(n, int) else n for n, s in zip(size, window.strides, strict=True)]
+    if min(window.same_padding(worst)) < -1:
         why = "onnxruntime shifts pixels where auto_pad SAME has strides beyond the kernel"
         raise RevgraphError(what, why, remedy)

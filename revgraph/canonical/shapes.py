@@ -43,7 +43,7 @@ def _drop_windows(pool: onnx.NodeProto, shape: list[int]) -> bool:
     size = shape[2:]
     if not size or not all(size):
         return False
-    window = Window.of(attributes)
+    window = Window.of({name: value for name, value in attributes.items() if name != "auto_pad"})
     excess = window.excess(size)
     if not any(excess):
         return False

@@ -16,7 +16,7 @@ def _multiply(rev: Builder, gate: gs.Node) -> Tensor:
     """x_hat = y_hat * r. Where would do it in one node, at five times the price on a CPU."""
     y_hat, mask = gate.inputs
     factor = rev.emit("Cast", mask, dtype=y_hat.dtype, shape=mask.shape, to=y_hat.dtype.type)
-    return rev.emit("Mul", y_hat, factor, dtype=y_hat.dtype, shape=y_hat.shape)
+    return rev.emit("Mul", y_hat, factor, dtype=y_hat.dtype, shape=gate.outputs[0].shape)
 
 
 BOOL = Encoding(_greater, _multiply)

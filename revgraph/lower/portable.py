@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from revgraph import op
 from revgraph.graph import Builder, Tensor, gs
 from revgraph.lower import masks, switches
 from revgraph.lower.target import Target
@@ -54,10 +55,24 @@ def _conv_transpose(
         output_padding=[s - 1 for s in window.strides],
         **common,
     )
-    row = rev.emit("Gather", size, np.array(0), dtype=np.int64, shape=[len(window.kernel)])
-    begin, axes = np.array(window.begin), np.arange(2, len(shape))
+    row, axes = op.row(rev, size), np.arange(2, len(shape))
+    begin = _same_begin(rev, row, window) if window.same else np.array(window.begin)
     end = rev.emit("Add", row, begin, dtype=np.int64, shape=[len(window.kernel)])
     return rev.emit("Slice", longest, begin, end, axes, dtype=y_hat.dtype, shape=shape)
+
+
+def _same_begin(rev: Builder, row: Tensor, window: Window) -> Tensor:
+    """The padding before the first element that auto_pad SAME stands for: int64 (D,)."""
+
+    def emit(operator: str, a: Tensor | np.ndarray, b: Tensor | np.ndarray) -> Tensor:
+        return rev.emit(operator, a, b, dtype=np.int64, shape=[len(window.kernel)])
+
+    strides, extent = np.array(window.strides), np.array(window.extent)
+    windows = emit("Div", emit("Add", row, strides - 1), strides)
+    reach = emit("Add", emit("Mul", emit("Sub", windows, np.array(1)), strides), extent)
+    total = emit("Max", emit("Sub", reach, row), np.array(0))
+    # Of an odd total the smaller half comes first, or with SAME_LOWER the greater.
+    return emit("Div", total if window.same == "SAME_UPPER" else emit("Add", total, np.array(1)), np.array(2))
 
 
 def _gemm_transposed(rev: Builder, node: gs.Node) -> Tensor:

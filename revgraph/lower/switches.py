@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 
+from revgraph import op
 from revgraph.graph import Builder, Tensor, gs, static
 from revgraph.lower.target import Encoding
 from revgraph.window import Window
@@ -54,7 +55,7 @@ def _scatter_add(rev: Builder, unpool: gs.Node, y_hat: Tensor) -> Tensor:
     # P projections of one image share its switches.
     shape = rev.emit("Shape", values, dtype=np.int64, shape=[3])
     at = rev.emit("Expand", at, shape, dtype=np.int64, shape=values.shape)
-    batch, dims = _batch(rev, y_hat), _spatial(rev, size)
+    batch, dims = _batch(rev, y_hat), op.row(rev, size)
     plane = rev.emit("ReduceProd", dims, dtype=np.int64, shape=[1], keepdims=1)
     empty = rev.emit("Concat", batch, np.array([channels]), plane, dtype=np.int64, shape=[3], axis=0)
     zeros = rev.emit("Expand", np.zeros((1, 1, 1), dtype), empty, dtype=dtype, shape=[rows, channels, None])
@@ -71,7 +72,7 @@ def _max_unpool(rev: Builder, unpool: gs.Node, y_hat: Tensor) -> Tensor:
     """The same where windows are disjoint; MaxUnpool's indices count over the whole batch again."""
     _, positions, size = unpool.inputs
     rows, channels, *spatial = unpool.outputs[0].shape
-    batch, dims = _batch(rev, y_hat), _spatial(rev, size)
+    batch, dims = _batch(rev, y_hat), op.row(rev, size)
     plane = rev.emit("ReduceProd", dims, dtype=np.int64, shape=[], keepdims=0)
     planes = rev.emit("Mul", batch, np.array([channels]), dtype=np.int64, shape=[1])
     count = rev.emit("Squeeze", planes, dtype=np.int64, shape=[])
@@ -94,13 +95,6 @@ def _max_unpool(rev: Builder, unpool: gs.Node, y_hat: Tensor) -> Tensor:
 def _batch(rev: Builder, y_hat: Tensor) -> Tensor:
     """int64 (1,): P."""
     return rev.emit("Shape", y_hat, dtype=np.int64, shape=[1], start=0, end=1)
-
-
-def _spatial(rev: Builder, size: Tensor) -> Tensor | np.ndarray:
-    """int64 (D,): the spatial size of x."""
-    if isinstance(size, gs.Constant):
-        return size.values[0]
-    return rev.emit("Gather", size, np.array(0), dtype=np.int64, shape=[size.shape[1]])
 
 
 PLANE = Encoding(_plane_positions, _unpool)

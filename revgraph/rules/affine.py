@@ -52,16 +52,24 @@ def _gemm(rev: Builder, gemm: gs.Node, y_hat: Tensor, r: Bottleneck) -> XHats:
     return (op.gemm_transposed(rev, y_hat, gemm.inputs[1], gemm.inputs[0], alpha, transposed),)
 
 
-def _matmul(rev: Builder, matmul: gs.Node, y_hat: Tensor, r: Bottleneck) -> XHats:
-    """x_hat = y_hat W^T for y = x W, and W^T y_hat for y = W x."""
+def _factors(fwd: Builder, matmul: gs.Node) -> Bottleneck:
+    """r = (a, b) where the run computes both; what the reversal of the live one does not read is dropped."""
     a, b = matmul.inputs
-    if not any(isinstance(factor, gs.Constant) for factor in (a, b)):
-        raise cannot_reverse(matmul, "both factors are computed at run time", "choose --at before this node")
+    both = isinstance(a, gs.Variable) and isinstance(b, gs.Variable)
+    return (op.value(fwd, a), op.value(fwd, b)) if both else ()
+
+
+def _matmul(rev: Builder, matmul: gs.Node, y_hat: Tensor, r: Bottleneck) -> XHats:
+    """x_hat = y_hat W^T for y = x W, and W^T y_hat for y = W x; Eq. (5) for y = a b of two activations."""
+    a, b = matmul.inputs
+    if r:
+        return _product(rev, matmul, y_hat, r)
     if isinstance(b, gs.Constant) and len(a.shape) == len(b.shape) == 2:
         return (op.gemm_transposed(rev, y_hat, b, a),)
     x, weight, left = (a, b, False) if isinstance(b, gs.Constant) else (b, a, True)
     if not 2 <= weight.values.ndim <= len(x.shape) or len(x.shape) < 3:
-        raise cannot_reverse(matmul, "it mixes the images of a batch", "make the weight the second factor")
+        why = f"it multiplies {a.shape} by {b.shape}"
+        raise cannot_reverse(matmul, why, "multiply (N, ...) by a matrix on its last two axes")
     # Not a transpose flag's case: a transposed copy is stored, for none may be made at run time.
     transposed = np.ascontiguousarray(weight.values.swapaxes(-1, -2))
     factors = (transposed, y_hat) if left else (y_hat, transposed)
@@ -69,6 +77,25 @@ def _matmul(rev: Builder, matmul: gs.Node, y_hat: Tensor, r: Bottleneck) -> XHat
     x_hat = rev.emit("MatMul", *factors, dtype=y_hat.dtype, shape=shape)
     x_hat = wiring.unbroadcast(rev, x_hat, x)
     return (None, x_hat) if left else (x_hat,)
+
+
+def _product(rev: Builder, matmul: gs.Node, y_hat: Tensor, r: Bottleneck) -> XHats:
+    """a_hat = y_hat b^T and b_hat = a^T y_hat."""
+    a, b = r
+    if len(a.shape) != len(b.shape) or len(a.shape) < 3:
+        why = f"it multiplies {a.shape} by {b.shape}"
+        raise cannot_reverse(matmul, why, "multiply activations of the same rank, 3 or more")
+    shapes = [[*y_hat.shape[:-2], *x.shape[-2:]] for x in r]
+    a_hat = rev.emit("MatMul", y_hat, _turned(rev, b), dtype=y_hat.dtype, shape=shapes[0])
+    b_hat = rev.emit("MatMul", _turned(rev, a), y_hat, dtype=y_hat.dtype, shape=shapes[1])
+    return (wiring.unbroadcast(rev, a_hat, a), wiring.unbroadcast(rev, b_hat, b))
+
+
+def _turned(rev: Builder, x: Tensor) -> Tensor:
+    """The last two axes swapped."""
+    *leading, m, n = x.shape
+    perm = [*range(len(leading)), len(leading) + 1, len(leading)]
+    return rev.emit("Transpose", x, dtype=x.dtype, shape=[*leading, n, m], perm=perm)
 
 
 def _batch_norm(rev: Builder, norm: gs.Node, y_hat: Tensor, r: Bottleneck) -> XHats:
@@ -85,5 +112,5 @@ def _batch_norm(rev: Builder, norm: gs.Node, y_hat: Tensor, r: Bottleneck) -> XH
 conv = Rule("transposed", _conv, _size)
 conv_transpose = Rule("convolution", _conv_transpose)
 gemm = Rule("transposed", _gemm)
-matmul = Rule("transposed", _matmul)
+matmul = Rule("transposed", _matmul, _factors)
 batch_norm = Rule("scale", _batch_norm)

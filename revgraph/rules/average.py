@@ -3,7 +3,7 @@
 import numpy as np
 
 from revgraph import op
-from revgraph.graph import Builder, Tensor, gs, static
+from revgraph.graph import Builder, Shape, Tensor, gs, static
 from revgraph.rules.rule import Bottleneck, Rule, XHats, cannot_reverse, constant, window
 from revgraph.window import Window
 
@@ -17,24 +17,47 @@ def _average(rev: Builder, pool: gs.Node, y_hat: Tensor, r: Bottleneck) -> XHats
     """x_hat[v] = sum over the windows u that hold v of y_hat[u] / count(u)."""
     (size,) = r
     x, slide = pool.inputs[0], window(pool)
-    channels = x.shape[1]
-    share = op.scale(rev, y_hat, _shares(pool, slide).astype(y_hat.dtype))
-    ones = np.ones((channels, 1, *slide.kernel), y_hat.dtype)
-    return (op.conv_transposed(rev, share, ones, size, x, slide, group=channels),)
+    ones = np.ones((x.shape[1], 1, *slide.kernel), y_hat.dtype)
+    share = _shared(rev, pool, y_hat, slide, size)
+    return (op.conv_transposed(rev, share, ones, size, x, slide, group=x.shape[1]),)
 
 
-def _shares(pool: gs.Node, slide: Window) -> np.ndarray:
-    """1 / count(u): (1, 1, *spatial of y), or one number where all windows are full."""
+def _shared(rev: Builder, pool: gs.Node, y_hat: Tensor, slide: Window, sizes: Tensor) -> Tensor:
+    """y_hat[u] / count(u)."""
     size, outputs = pool.inputs[0].shape[2:], pool.outputs[0].shape[2:]
     padding = bool(pool.attrs.get("count_include_pad", 0))
-    full = padding or not any((*slide.begin, *slide.end))
+    full = padding or not (slide.same or any((*slide.begin, *slide.end)))
     if full and not pool.attrs.get("ceil_mode", 0):
-        return np.array(1 / np.prod(slide.kernel))
+        return op.scale(rev, y_hat, np.array(1 / np.prod(slide.kernel), y_hat.dtype))
     if not static((*size, *outputs)):
-        why = "its windows at the border differ, and the size of its input is known at run time only"
-        raise cannot_reverse(pool, why, "give the model a fixed input size")
+        counts = _free_counts(rev, y_hat, slide, op.row(rev, sizes), padding)
+        return rev.emit("Div", y_hat, counts, dtype=y_hat.dtype, shape=y_hat.shape)
     # A window wholly in the padding averages nothing, and gives nothing back.
-    return np.asarray(1 / np.maximum(slide.counts(outputs, size, padding), 1)[None, None])
+    shares = 1 / np.maximum(slide.counts(outputs, size, padding), 1)[None, None]
+    return op.scale(rev, y_hat, shares.astype(y_hat.dtype))
+
+
+def _free_counts(rev: Builder, y_hat: Tensor, slide: Window, row: Tensor, padding: bool) -> Tensor:
+    """count(u), at least 1: the pool's windows summed over ones, for sizes that only the run knows."""
+    rank, dtype = len(slide.kernel), y_hat.dtype
+    free: Shape = [1, 1, *[None] * rank]
+    if padding:
+        extra = np.add(slide.begin, slide.end)
+        row = rev.emit("Add", row, extra, dtype=np.int64, shape=[rank])
+    shape = rev.emit("Concat", np.array([1, 1]), row, dtype=np.int64, shape=[rank + 2], axis=0)
+    ones = rev.emit("Expand", np.ones([1] * (rank + 2), dtype), shape, dtype=dtype, shape=free)
+    attributes = slide.attributes
+    if not slide.same:
+        begin, end = ([0] * rank, [0] * rank) if padding else (slide.begin, slide.end)
+        # With ceil_mode a window more may start; without, what is too much is cut off again.
+        attributes["pads"] = [*begin, *(n + s - 1 for n, s in zip(end, slide.strides, strict=True))]
+    sums = rev.emit(
+        "Conv", ones, np.ones((1, 1, *slide.kernel), dtype), dtype=dtype, shape=free, **attributes
+    )
+    ends = rev.emit("Shape", y_hat, dtype=np.int64, shape=[rank], start=2)
+    zeros, axes = np.zeros(rank, np.int64), np.arange(2, rank + 2)
+    kept = rev.emit("Slice", sums, zeros, ends, axes, dtype=dtype, shape=free)
+    return rev.emit("Max", kept, np.array(1, dtype), dtype=dtype, shape=free)
 
 
 def _global(rev: Builder, pool: gs.Node, y_hat: Tensor, r: Bottleneck) -> XHats:
@@ -43,7 +66,7 @@ def _global(rev: Builder, pool: gs.Node, y_hat: Tensor, r: Bottleneck) -> XHats:
     return (_spread(rev, y_hat, pool.inputs[0], list(range(2, len(pool.inputs[0].shape))), size, mean=True),)
 
 
-def _reduced_axes(node: gs.Node) -> list[int]:
+def reduced_axes(node: gs.Node) -> list[int]:
     """Which axes a Reduce operator sums over; it may name them in an attribute or an input."""
     rank = len(node.inputs[0].shape)
     axes = node.attrs.get("axes")
@@ -56,14 +79,20 @@ def _reduced_axes(node: gs.Node) -> list[int]:
     return found
 
 
+def keep_axes(rev: Builder, node: gs.Node, y_hat: Tensor, axes: list[int]) -> Tensor:
+    """y_hat as it were had the node kept the axes that it reduced."""
+    if node.attrs.get("keepdims", 1):
+        return y_hat
+    shape = [1 if i in axes else n for i, n in enumerate([y_hat.shape[0], *node.inputs[0].shape[1:]])]
+    return rev.emit("Unsqueeze", y_hat, np.array(axes), dtype=y_hat.dtype, shape=shape)
+
+
 def _reduce(rev: Builder, node: gs.Node, y_hat: Tensor, r: Bottleneck) -> XHats:
     """Every element that was summed gets y_hat, or its share of it."""
-    x, axes = node.inputs[0], _reduced_axes(node)
+    x, axes = node.inputs[0], reduced_axes(node)
     if not axes:
         return (y_hat,)
-    if not node.attrs.get("keepdims", 1):
-        shape = [1 if i in axes else n for i, n in enumerate([y_hat.shape[0], *x.shape[1:]])]
-        y_hat = rev.emit("Unsqueeze", y_hat, np.array(axes), dtype=y_hat.dtype, shape=shape)
+    y_hat = keep_axes(rev, node, y_hat, axes)
     return (_spread(rev, y_hat, x, axes, *r, mean=node.op == "ReduceMean"),)
 
 
@@ -78,7 +107,7 @@ def _spread(
         scaled = op.scale(rev, y_hat, share) if mean else y_hat
     else:
         # One number per axis of x: its size where it is reduced, 1 elsewhere.
-        row = rev.emit("Gather", size, np.array(0), dtype=np.int64, shape=[len(x.shape) - 2])
+        row = op.row(rev, size)
         head = np.array([1, x.shape[1] if 1 in axes else 1])
         sizes = rev.emit("Concat", head, row, dtype=np.int64, shape=[len(x.shape)], axis=0)
         mask = np.array([i in axes for i in range(len(x.shape))])

@@ -1,8 +1,12 @@
 """Reversing layers that take a part of x, or put x into something larger: Eq. (6), zeros elsewhere."""
 
+from typing import Any
+
 import numpy as np
 
-from revgraph.graph import Builder, Tensor, gs
+from revgraph import op
+from revgraph.graph import Builder, Tensor, gs, static
+from revgraph.rules import along
 from revgraph.rules.rule import Bottleneck, Rule, XHats, cannot_reverse, constant
 from revgraph.rules.wiring import KEEP_BATCH
 
@@ -11,15 +15,45 @@ EVERYTHING = 2**31 - 1
 
 
 def _pad(rev: Builder, pad: gs.Node, y_hat: Tensor, r: Bottleneck) -> XHats:
-    """What was padded is cut off, and what was cut off is padded with zeros."""
+    """What was padded is cut off, or adds where it was read from; what was cut off is padded with zeros."""
     x = pad.inputs[0]
     pads = _all_axes(pad, constant(pad, 1, "padding"))
     mode = pad.attrs.get("mode", "constant")
-    if mode != "constant" and max(pads) > 0:
-        raise cannot_reverse(
-            pad, f"it pads by {mode}", "pad with a constant, or choose --at before this node"
-        )
-    return (_crop_or_pad(rev, pad, y_hat, x, [-n for n in pads]),)
+    if mode == "constant" or max(pads) <= 0:
+        return (_crop_or_pad(rev, pad, y_hat, x, [-n for n in pads]),)
+    if pads[0] or pads[len(x.shape)]:
+        raise cannot_reverse(pad, "it changes the batch", KEEP_BATCH)
+    x_hat = y_hat
+    for i in range(1, len(x.shape)):
+        if (begin := pads[i]) or pads[i + len(x.shape)]:
+            x_hat = _fold(rev, x_hat, i, x, (begin, pads[i + len(x.shape)]), mode, *r)
+    return (x_hat,)
+
+
+def _fold(
+    rev: Builder,
+    y_hat: Tensor,
+    i: int,
+    x: Tensor,
+    pads: tuple[int, int],
+    mode: Any,
+    size: Tensor | None = None,
+) -> Tensor:
+    """Along axis i each element of y_hat goes to the one that padding copied it from."""
+    n = x.shape[i]
+    if isinstance(n, int):
+        kept = slice(max(-pads[0], 0), n + min(pads[1], 0))
+        padded = np.pad(np.arange(n)[kept], [max(pad, 0) for pad in pads], mode)
+        return along.transposed(rev, y_hat, i, np.eye(n, dtype=y_hat.dtype)[padded], n)
+    length = along.size(rev, size, i)
+    at = rev.emit("Pad", along.count(rev, length), np.array(pads), dtype=np.int64, shape=[None], mode=mode)
+    return along.transposed(rev, y_hat, i, along.selection(rev, at, length, y_hat.dtype), n)
+
+
+def free_size(fwd: Builder, node: gs.Node) -> Bottleneck:
+    """r = (size of x,), where only the run knows it."""
+    x = node.inputs[0]
+    return () if static(x.shape[2:]) else (op.size(fwd, x),)
 
 
 def _all_axes(pad: gs.Node, pads: np.ndarray) -> list[int]:
@@ -46,19 +80,43 @@ def _slice_back(rev: Builder, node: gs.Node, y_hat: Tensor, r: Bottleneck) -> XH
     x, x_hat = node.inputs[0], y_hat
     rank = len(x.shape)
     pads = [0] * 2 * rank
-    for axis, part in _slices(node).items():
-        n = x.shape[axis]
+    for i, part in _slices(node).items():
+        n = x.shape[i]
         if part == slice(0, part.stop, 1) and part.stop >= EVERYTHING:
             continue
         if not isinstance(n, int):
-            why = f"the size along axis {axis} is known at run time only"
-            raise cannot_reverse(node, why, "give the model a fixed input size")
-        taken = range(n)[part]
-        if taken.step == 1:
-            pads[axis], pads[axis + rank] = taken.start, n - taken.stop
+            x_hat = _slice_back_free(rev, node, x_hat, i, part, r)
+        elif (taken := range(n)[part]).step == 1:
+            pads[i], pads[i + rank] = taken.start, n - taken.stop
         else:
-            x_hat = _scatter_along(rev, x_hat, axis, list(taken), n)
+            x_hat = along.transposed(rev, x_hat, i, np.eye(n, dtype=y_hat.dtype)[list(taken)], n)
     return (_crop_or_pad(rev, node, x_hat, x, pads) if any(pads) else x_hat,)
+
+
+def _slice_back_free(
+    rev: Builder, node: gs.Node, y_hat: Tensor, i: int, part: slice, r: Bottleneck
+) -> Tensor:
+    """The same along an axis whose size only the run knows: how long the slice is tells y_hat."""
+    if i < 2 or part.step < 0:
+        why = f"the size along axis {i} is known at run time only"
+        raise cannot_reverse(node, why, "give the model a fixed input size")
+    (size,) = r
+    n, m = along.size(rev, size, i), along.length(rev, y_hat, i)
+    start: Tensor | np.ndarray = np.array([part.start])
+    if part.start < 0:
+        start = rev.emit("Max", _add(rev, n, start), np.array([0]), dtype=np.int64, shape=[1])
+    if part.step == 1:
+        end = rev.emit("Sub", n, _add(rev, start, m), dtype=np.int64, shape=[1])
+        return along.pad(rev, y_hat, i, start, end, node.inputs[0].shape[i])
+    steps = rev.emit("Mul", along.count(rev, m), np.array(part.step), dtype=np.int64, shape=[None])
+    matrix = along.selection(rev, _add(rev, steps, start), n, y_hat.dtype)
+    return along.transposed(rev, y_hat, i, matrix, node.inputs[0].shape[i])
+
+
+def _add(rev: Builder, a: Tensor | np.ndarray, b: Tensor | np.ndarray) -> Tensor:
+    """The sum of two lists of numbers, one of which may have one element."""
+    shapes = [list(t.shape) for t in (a, b)]
+    return rev.emit("Add", a, b, dtype=np.int64, shape=next((s for s in shapes if s != [1]), [1]))
 
 
 def _slices(node: gs.Node) -> dict[int, slice]:
@@ -78,38 +136,29 @@ def _slices(node: gs.Node) -> dict[int, slice]:
     return found
 
 
-def _scatter_along(rev: Builder, y_hat: Tensor, axis: int, taken: list[int], n: int) -> Tensor:
-    """Element i of y_hat goes to taken[i] among n zeros: Gather from y_hat with a zero put at its end."""
-    m = len(taken)
-    source = np.full(n, m)
-    source[taken] = np.arange(m)
-    pads = [0] * 2 * len(y_hat.shape)
-    pads[axis + len(y_hat.shape)] = 1
-    shape = [*y_hat.shape[:axis], m + 1, *y_hat.shape[axis + 1 :]]
-    padded = rev.emit("Pad", y_hat, np.array(pads), dtype=y_hat.dtype, shape=shape)
-    shape = [*y_hat.shape[:axis], n, *y_hat.shape[axis + 1 :]]
-    return rev.emit("Gather", padded, source, dtype=y_hat.dtype, shape=shape, axis=axis)
-
-
 def _gather(rev: Builder, gather: gs.Node, y_hat: Tensor, r: Bottleneck) -> XHats:
     """Elements go back to where they were read; those read twice add."""
-    x, axis = gather.inputs[0], gather.attrs.get("axis", 0) % len(gather.inputs[0].shape)
-    at, n = constant(gather, 1, "list of positions"), x.shape[axis]
-    if axis == 0:
+    x = gather.inputs[0]
+    i, at = gather.attrs.get("axis", 0) % len(x.shape), constant(gather, 1, "list of positions")
+    n = x.shape[i]
+    if i == 0:
         raise cannot_reverse(gather, "it chooses images of the batch", KEEP_BATCH)
-    if not isinstance(n, int) or at.ndim > 1:
+    if at.ndim > 1 or (i < 2 and not isinstance(n, int)):
         raise cannot_reverse(
-            gather, f"its positions along axis {axis} are not a plain list", "use Slice instead"
+            gather, f"its positions along axis {i} are not a plain list", "use Slice instead"
         )
     if at.ndim == 0:
-        shape = [*y_hat.shape[:axis], 1, *y_hat.shape[axis:]]
-        y_hat = rev.emit("Unsqueeze", y_hat, np.array([axis]), dtype=y_hat.dtype, shape=shape)
-    taken = (np.atleast_1d(at) % n).tolist()
-    if len(set(taken)) < len(taken):
-        raise cannot_reverse(gather, "it reads some positions twice", "use Concat of slices instead")
-    return (_scatter_along(rev, y_hat, axis, taken, n),)
+        shape = [*y_hat.shape[:i], 1, *y_hat.shape[i:]]
+        y_hat = rev.emit("Unsqueeze", y_hat, np.array([i]), dtype=y_hat.dtype, shape=shape)
+    at = np.atleast_1d(at).astype(np.int64)
+    if isinstance(n, int):
+        return (along.transposed(rev, y_hat, i, np.eye(n, dtype=y_hat.dtype)[at], n),)
+    (size,) = r
+    length = along.size(rev, size, i)
+    inside = rev.emit("Where", at < 0, _add(rev, length, at), at, dtype=np.int64, shape=[len(at)])
+    return (along.transposed(rev, y_hat, i, along.selection(rev, inside, length, y_hat.dtype), n),)
 
 
-pad = Rule("cut off", _pad)
-crop = Rule("pad with zeros", _slice_back)
-gather = Rule("move back", _gather)
+pad = Rule("cut off", _pad, free_size)
+crop = Rule("pad with zeros", _slice_back, free_size)
+gather = Rule("move back", _gather, free_size)

@@ -1,11 +1,14 @@
 """Reversing Resize: linear in x, so the transposed interpolation. Eq. (6)."""
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 
 from revgraph import op
-from revgraph.graph import Builder, Tensor, gs, static
+from revgraph.graph import Builder, Tensor, gs
+from revgraph.rules import along
+from revgraph.rules.along import Number
 from revgraph.rules.rule import Bottleneck, Rule, XHats, cannot_reverse, constant
 
 
@@ -21,14 +24,17 @@ def _resize(rev: Builder, resize: gs.Node, y_hat: Tensor, r: Bottleneck) -> XHat
     x = resize.inputs[0]
     if (factors := _repeats(resize)) is not None:
         return (_sum_blocks(rev, y_hat, x, factors),)
-    if not isinstance(size, gs.Constant) or not static(resize.outputs[0].shape[2:]):
-        why = "it interpolates between sizes known at run time only"
-        raise cannot_reverse(resize, why, "give the model a fixed input size, or resize by whole factors")
     x_hat = y_hat
-    for axis in range(2, len(x.shape)):
-        n, m = x.shape[axis], resize.outputs[0].shape[axis]
-        if n != m:
-            x_hat = _apply(rev, x_hat, axis, _matrix(resize, axis, n, m).astype(y_hat.dtype))
+    for i in range(2, len(x.shape)):
+        n, m = x.shape[i], resize.outputs[0].shape[i]
+        if n == m and isinstance(n, int):
+            continue
+        matrix: Tensor | np.ndarray
+        if isinstance(n, int) and isinstance(m, int):
+            matrix = _matrix(resize, i, n, m).astype(y_hat.dtype)
+        else:
+            matrix = _free_matrix(rev, resize, i, x_hat, size)
+        x_hat = along.transposed(rev, x_hat, i, matrix, n)
     return (x_hat,)
 
 
@@ -81,32 +87,18 @@ def _sum_blocks(rev: Builder, y_hat: Tensor, x: Tensor, factors: list[int]) -> T
     return rev.emit("Conv", y_hat, ones, dtype=y_hat.dtype, shape=shape, strides=factors, group=x.shape[1])
 
 
-def _apply(rev: Builder, y_hat: Tensor, axis: int, matrix: np.ndarray) -> Tensor:
-    """Multiply along one axis: x_hat = y_hat A for A (m, n)."""
-    rank, n = len(y_hat.shape), matrix.shape[1]
-    shape = [*y_hat.shape[:axis], n, *y_hat.shape[axis + 1 :]]
-    if axis == rank - 1:
-        return rev.emit("MatMul", y_hat, matrix, dtype=y_hat.dtype, shape=shape)
-    if axis == rank - 2:
-        return rev.emit("MatMul", np.ascontiguousarray(matrix.T), y_hat, dtype=y_hat.dtype, shape=shape)
-    perm = [*(i for i in range(rank) if i != axis), axis]
-    last = rev.emit("Transpose", y_hat, dtype=y_hat.dtype, shape=[y_hat.shape[i] for i in perm], perm=perm)
-    product = rev.emit("MatMul", last, matrix, dtype=y_hat.dtype, shape=[*last.shape[:-1], n])
-    return rev.emit("Transpose", product, dtype=y_hat.dtype, shape=shape, perm=np.argsort(perm).tolist())
-
-
 # ---------------------------------------------------------------- the matrix, from ONNX's text
 
 # Position in x of the output i, for n inputs and m outputs at scale s.
-COORDINATES: Mapping[str, Callable[[np.ndarray, int, int, float], np.ndarray]] = {
-    "align_corners": lambda i, n, m, s: i * (n - 1) / (m - 1) if m > 1 else i * 0.0,
+COORDINATES: Mapping[str, Callable[[Any, Any, Any, Any], Any]] = {
+    "align_corners": lambda i, n, m, s: i * (n - 1) / np.maximum(m - 1, 1),
     "asymmetric": lambda i, n, m, s: i / s,
     "half_pixel": lambda i, n, m, s: (i + 0.5) / s - 0.5,
-    "half_pixel_symmetric": lambda i, n, m, s: n / 2 * (1 - m / (s * n)) + (i + 0.5) / s - 0.5,
-    "pytorch_half_pixel": lambda i, n, m, s: (i + 0.5) / s - 0.5 if m > 1 else i * 0.0,
+    "half_pixel_symmetric": lambda i, n, m, s: (1 - m / (s * n)) * n / 2 + (i + 0.5) / s - 0.5,
+    "pytorch_half_pixel": lambda i, n, m, s: ((i + 0.5) / s - 0.5) * np.minimum(m - 1, 1),
 }
 
-NEAREST: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
+NEAREST: Mapping[str, Callable[[Any], Any]] = {
     "ceil": np.ceil,
     "floor": np.floor,
     "round_prefer_ceil": lambda at: np.floor(at + 0.5),
@@ -114,20 +106,37 @@ NEAREST: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
 }
 
 
+def _positions(resize: gs.Node, axis: int, i: Any, n: Any, m: Any) -> Any:
+    """Where in x the outputs i lie, from 0 to n - 1; whole for nearest."""
+    scales = _scales(resize)
+    # onnxruntime computes positions in float32, and so decides whether one lies halfway.
+    scale = m / n if scales is None else scales[axis - 2]
+    mode = resize.attrs.get("coordinate_transformation_mode", "half_pixel")
+    at = COORDINATES[mode](i, n, m, scale)
+    if resize.attrs.get("mode", "nearest") == "nearest":
+        at = NEAREST[resize.attrs.get("nearest_mode", "round_prefer_floor")](at)
+    return np.minimum(np.maximum(at, 0), n - 1)
+
+
 def _matrix(resize: gs.Node, axis: int, n: int, m: int) -> np.ndarray:
     """float64 (m, n): y = A x along the axis."""
-    scales = _scales(resize)
-    scale = m / n if scales is None else scales[axis - 2]
-    # onnxruntime computes positions in float32, and so decides whether one lies halfway.
-    mode = resize.attrs.get("coordinate_transformation_mode", "half_pixel")
-    at = COORDINATES[mode](np.arange(m, dtype=np.float32), n, m, float(np.float32(scale)))
-    if resize.attrs.get("mode", "nearest") == "nearest":
-        rounding = NEAREST[resize.attrs.get("nearest_mode", "round_prefer_floor")]
-        return np.asarray(np.eye(n)[np.clip(rounding(at), 0, n - 1).astype(int)])
-    at = np.clip(at.astype(np.float64), 0, n - 1)
-    low = np.minimum(np.floor(at).astype(int), n - 1)
-    high, weight = np.minimum(low + 1, n - 1), (at - low)[:, None]
-    return np.asarray(np.eye(n)[low] * (1 - weight) + np.eye(n)[high] * weight)
+    rows = np.arange(m, dtype=np.float32)[:, None]
+    at = _positions(resize, axis, rows, np.float32(n), np.float32(m)).astype(np.float64)
+    return np.asarray(_hat(at, np.arange(n)))
+
+
+def _free_matrix(rev: Builder, resize: gs.Node, i: int, y_hat: Tensor, sizes: Tensor) -> Tensor:
+    """The same in y_hat's dtype, made at run time out of the sizes of x and of y_hat."""
+    n, m = along.size(rev, sizes, i), along.length(rev, y_hat, i)
+    column = rev.emit("Unsqueeze", along.count(rev, m), np.array([1]), dtype=np.int64, shape=[None, 1])
+    rows, columns = Number.of(rev, column), Number.of(rev, along.count(rev, n))
+    matrix = _hat(_positions(resize, i, rows, Number.of(rev, n), Number.of(rev, m)), columns).tensor
+    return rev.emit("Cast", matrix, dtype=y_hat.dtype, shape=[None, None], to=y_hat.dtype.type)
+
+
+def _hat(at: Any, columns: Any) -> Any:
+    """The share of each element at a position: 1 there, falling to 0 one element away."""
+    return np.maximum(1 - np.absolute(at - columns), 0)
 
 
 resize = Rule("transposed", _resize, _size)

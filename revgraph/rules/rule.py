@@ -63,15 +63,12 @@ def window(node: gs.Node, kernel: Sequence[int] | None = None) -> Window:
     """The node's window.
 
     Raises:
-        RevgraphError: Its pads are those of auto_pad SAME for a size known at run time only.
+        RevgraphError: It is absurdly large.
     """
     found = Window.of(node.attrs, kernel)
     channels = node.inputs[0].shape[1]
     if math.prod(found.kernel) * (channels if isinstance(channels, int) else 1) > MAX_KERNEL:
         raise cannot_reverse(node, f"its kernel {list(found.kernel)} is absurdly large", "check the model")
-    if "auto_pad" in node.attrs:
-        why = "its auto_pad depends on a size known at run time only"
-        raise cannot_reverse(node, why, "give the model a fixed input size, or export explicit pads")
     return found
 
 

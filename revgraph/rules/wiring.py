@@ -1,11 +1,14 @@
 """Reversing layers that only move numbers: the same numbers move back. All are linear, so Eq. (6) holds."""
 
+import itertools
 import math
+from functools import partial
 
 import numpy as np
 
 from revgraph import op
-from revgraph.graph import Builder, Shape, Tensor, gs, static
+from revgraph.graph import Builder, Tensor, gs, static
+from revgraph.rules import along
 from revgraph.rules.rule import Bottleneck, Rule, XHats, cannot_reverse, constant, unchanged
 
 KEEP_BATCH = "keep the batch on the first axis, or choose --at before this node"
@@ -35,26 +38,37 @@ def unbroadcast(rev: Builder, y_hat: Tensor, x: Tensor) -> Tensor | None:
     return rev.emit("ReduceSum", y_hat, np.array(axes), dtype=y_hat.dtype, shape=shape, keepdims=1)
 
 
-def _concat(rev: Builder, concat: gs.Node, y_hat: Tensor, r: Bottleneck) -> XHats:
-    """Each input's x_hat is its slice of y_hat."""
-    rank = len(concat.outputs[0].shape)
-    axis = concat.attrs["axis"] % rank
-    sizes = [x.shape[axis] for x in concat.inputs]
-    if axis == 0:
-        raise cannot_reverse(concat, "it joins images along the batch", KEEP_BATCH)
-    if not static(sizes):
-        why = f"the sizes along axis {axis} are known at run time only"
-        raise cannot_reverse(concat, why, "give the model a fixed input size")
-    ends = np.cumsum(sizes)
-    return tuple(
-        _slice(rev, y_hat, axis, end - size, end, [y_hat.shape[0], *x.shape[1:]])
-        for x, size, end in zip(concat.inputs, sizes, ends, strict=True)
+def _concat_sizes(fwd: Builder, concat: gs.Node) -> Bottleneck:
+    """r = the sizes of all inputs, where only the run knows them along the axis."""
+    i = concat.attrs["axis"] % len(concat.outputs[0].shape)
+    return (
+        () if static([x.shape[i] for x in concat.inputs]) else tuple(op.size(fwd, x) for x in concat.inputs)
     )
 
 
-def _slice(rev: Builder, y_hat: Tensor, axis: int, start: int, end: int, shape: Shape) -> Tensor:
-    bounds = (np.array([n]) for n in (start, end, axis))
-    return rev.emit("Slice", y_hat, *bounds, dtype=y_hat.dtype, shape=shape)
+def _concat(rev: Builder, concat: gs.Node, y_hat: Tensor, r: Bottleneck) -> XHats:
+    """Each input's x_hat is its slice of y_hat."""
+    i = concat.attrs["axis"] % len(concat.outputs[0].shape)
+    if i == 0:
+        raise cannot_reverse(concat, "it joins images along the batch", KEEP_BATCH)
+    if r and i == 1:
+        why = f"the sizes along axis {i} are known at run time only"
+        raise cannot_reverse(concat, why, "give the model a fixed input size")
+    if r:
+        lengths = [along.size(rev, size, i) for size in r]
+        starts = [np.array([0]), *itertools.accumulate(lengths, partial(_plus, rev))]
+    else:
+        starts = list(np.cumsum([0, *(x.shape[i] for x in concat.inputs)])[:, None])
+    return tuple(
+        rev.emit(
+            "Slice", y_hat, start, end, np.array([i]), dtype=y_hat.dtype, shape=[y_hat.shape[0], *x.shape[1:]]
+        )
+        for x, (start, end) in zip(concat.inputs, itertools.pairwise(starts), strict=True)
+    )
+
+
+def _plus(rev: Builder, a: Tensor, b: Tensor) -> Tensor:
+    return rev.emit("Add", a, b, dtype=np.int64, shape=[1])
 
 
 def _transpose(rev: Builder, transpose: gs.Node, y_hat: Tensor, r: Bottleneck) -> XHats:
@@ -105,7 +119,7 @@ def _reshape_to(rev: Builder, y_hat: Tensor, x: Tensor, size: Tensor | None = No
     if static(x.shape[1:]):
         target: Tensor | np.ndarray = np.array([-1, *x.shape[1:]])
     else:
-        row = rev.emit("Gather", size, np.array(0), dtype=np.int64, shape=[len(x.shape) - 2])
+        row = op.row(rev, size)
         head = np.array([-1, x.shape[1]])
         target = rev.emit("Concat", head, row, dtype=np.int64, shape=[len(x.shape)], axis=0)
     return rev.emit("Reshape", y_hat, target, dtype=y_hat.dtype, shape=shape)
@@ -129,6 +143,26 @@ def _squeeze(rev: Builder, node: gs.Node, y_hat: Tensor, r: Bottleneck) -> XHats
 def _expand(rev: Builder, expand: gs.Node, y_hat: Tensor, r: Bottleneck) -> XHats:
     """The sum over what was repeated."""
     return (unbroadcast(rev, y_hat, expand.inputs[0]),)
+
+
+def _condition(fwd: Builder, where: gs.Node) -> Bottleneck:
+    """r = the condition, where the run computes it."""
+    condition, y = where.inputs[0], where.outputs[0]
+    if isinstance(condition, gs.Constant):
+        return ()
+    if condition.shape is None or len(condition.shape) != len(y.shape) or condition.shape[0] != y.shape[0]:
+        why = f"its condition is shaped {condition.shape}"
+        raise cannot_reverse(where, why, "give it the batch axis, or make it a constant")
+    kind = {"dtype": y.dtype, "to": y.dtype.type}
+    return (op.mask(fwd, fwd.emit("Cast", condition, shape=condition.shape, **kind)),)
+
+
+def _where(rev: Builder, where: gs.Node, y_hat: Tensor, r: Bottleneck) -> XHats:
+    """y_hat goes to the one that was taken."""
+    condition, a, b = where.inputs
+    a_hat = op.gate(rev, y_hat, *r) if r else op.scale(rev, y_hat, condition.values.astype(y_hat.dtype))
+    b_hat = rev.emit("Sub", y_hat, a_hat, dtype=y_hat.dtype, shape=y_hat.shape)
+    return (None, unbroadcast(rev, a_hat, a), unbroadcast(rev, b_hat, b))
 
 
 def _cast(rev: Builder, cast: gs.Node, y_hat: Tensor, r: Bottleneck) -> XHats:
@@ -163,11 +197,12 @@ def _space_to_depth(rev: Builder, node: gs.Node, y_hat: Tensor, r: Bottleneck) -
 identity = Rule("1", unchanged)
 dropout = Rule("1", _dropout)
 add = Rule("copy", _add)
-concat = Rule("slice", _concat)
+concat = Rule("slice", _concat, _concat_sizes)
 transpose = Rule("transpose back", _transpose)
 reshape = Rule("reshape back", _reshape, _size)
 squeeze = Rule("reshape back", _squeeze)
 expand = Rule("sum", _expand)
 cast = Rule("1", _cast)
+where = Rule("to the one taken", _where, _condition)
 depth_to_space = Rule("move back", _depth_to_space)
 space_to_depth = Rule("move back", _space_to_depth)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from layers import assert_close, assert_transposed, refusal, reverse
+from layers import assert_close, assert_transposed, reverse
 from networks import model, node, picture, run
 
 POOLS = {
@@ -61,12 +61,3 @@ def test_sizes_that_only_the_run_knows():
     p = picture(1, 2, 1, 1)
     for size in (4, 5), (1, 3):
         assert_close(reverse(net, picture(1, 2, *size), p), np.broadcast_to(p / np.prod(size), (1, 2, *size)))
-
-
-def test_border_windows_of_a_size_that_only_the_run_knows_are_refused():
-    net = model([node("AveragePool", "x", "y", kernel_shape=[3, 3], pads=[1] * 4)], ["N", 2, "H", "W"])
-    assert refusal(net) == (
-        "cannot reverse node 'y' (AveragePool)",
-        "its windows at the border differ, and the size of its input is known at run time only",
-        "give the model a fixed input size",
-    )

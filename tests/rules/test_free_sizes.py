@@ -1,0 +1,129 @@
+"""Linear layers of pictures whose size only the run knows: one compilation, several sizes. Eq. (6)."""
+
+import numpy as np
+import pytest
+from layers import assert_close, assert_transposed, refusal, reverse, weights
+from networks import model, node, picture
+
+SIZES = [(6, 7), (9, 5), (4, 8)]
+TENSORS = {
+    "w": weights(3, 2, 3, 3),
+    "wide": weights(2, 2, 4, 2),
+    "ahead": np.array([0, 0, 1, 2, 0, 0, 2, 1]),
+    "cut": np.array([0, 0, -1, 2, 0, 0, 1, -1]),
+    "1": np.array([1]),
+    "-3": np.array([-3]),
+    "-1": np.array([-1]),
+    "2": np.array([2]),
+    "3": np.array([3]),
+    "all": np.array([2**31 - 1]),
+    "at": np.array([1, 0, -1, 1]),
+    "last": np.array(-1),
+    "double": np.array([1, 1, 1.5, 2.3], np.float32),
+}
+
+
+def same(op, kernel, strides, mode):
+    x = "x wide" if op == "Conv" else "x"
+    return [node(op, x, "y", kernel_shape=kernel, strides=strides, auto_pad=mode)]
+
+
+def average(**attributes):
+    return [node("AveragePool", "x", "y", kernel_shape=[3, 2], **attributes)]
+
+
+LAYERS = {
+    "Conv": [node("Conv", "x w", "y", strides=[2, 3], pads=[1, 0, 1, 2])],
+    "Conv SAME_UPPER": same("Conv", [4, 2], [2, 1], "SAME_UPPER"),
+    "Conv SAME_LOWER": same("Conv", [4, 2], [3, 2], "SAME_LOWER"),
+    "average SAME_UPPER": same("AveragePool", [3, 2], [2, 2], "SAME_UPPER"),
+    "average SAME_LOWER": same("AveragePool", [2, 5], [1, 2], "SAME_LOWER"),
+    "average": average(strides=[2, 2]),
+    "average, padding does not count": average(strides=[2, 1], pads=[1, 1, 2, 0]),
+    "average, padding counts": average(strides=[2, 2], pads=[1, 1, 1, 1], count_include_pad=1),
+    "average, ceil_mode": average(strides=[2, 2], ceil_mode=1),
+    "average, ceil_mode and padding": average(strides=[2, 2], pads=[1, 1, 1, 0], ceil_mode=1),
+    "Concat along the size": [node("Neg", "x", "z"), node("Concat", "x z x", "y", axis=2)],
+    "Slice": [node("Slice", "x 1 all 3", "y")],
+    "Slice from the end": [node("Slice", "x -3 -1 2", "y")],
+    "Slice to a number": [node("Slice", "x 1 3 2", "y")],
+    "Slice with steps": [node("Slice", "x 1 all 3 2", "y")],
+    "Gather": [node("Gather", "x at", "y", axis=2)],
+    "Gather of one": [node("Gather", "x last", "y", axis=3)],
+    "Pad": [node("Pad", "x ahead", "y")],
+    "Pad by reflection": [node("Pad", "x ahead", "y", mode="reflect")],
+    "Pad by the edge": [node("Pad", "x ahead", "y", mode="edge")],
+    "Pad by the edge, and cut": [node("Pad", "x cut", "y", mode="edge")],
+}
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_linear_layers(layer):
+    net = model(LAYERS[layer], ["N", 2, "H", "W"], TENSORS, opset=19)
+    for size in SIZES:
+        assert_transposed(net, 2, *size)
+
+
+@pytest.mark.parametrize("rounding", ["floor", "ceil", "round_prefer_floor", "round_prefer_ceil"])
+@pytest.mark.parametrize("coordinates", ["asymmetric", "half_pixel", "align_corners"])
+def test_nearest_resize(coordinates, rounding):
+    resized("nearest", coordinates, nearest_mode=rounding)
+
+
+@pytest.mark.parametrize(
+    "coordinates",
+    ["asymmetric", "half_pixel", "align_corners", "pytorch_half_pixel", "half_pixel_symmetric"],
+)
+def test_linear_resize(coordinates):
+    resized("linear", coordinates)
+
+
+def resized(mode, coordinates, **attributes):
+    attributes |= {"mode": mode, "coordinate_transformation_mode": coordinates}
+    nodes = [node("Resize", "x  double", "y", **attributes)]
+    net = model(nodes, ["N", 2, "H", "W"], TENSORS, opset=19)
+    for size in SIZES:
+        assert_transposed(net, 2, *size)
+
+
+def test_resize_to_the_size_of_another_tensor():
+    """As decoders are exported: the sizes are those of a tensor of the same picture."""
+    nodes = [
+        node("Conv", "x w", "z", strides=[2, 2], pads=[1] * 4),
+        node("Shape", "x", "s", start=2),
+        node("Shape", "z", "t", end=2),
+        node("Concat", "t s", "sizes", axis=0),
+        node("Resize", "z   sizes", "y", mode="linear"),
+    ]
+    for size in SIZES:
+        assert_transposed(model(nodes, ["N", 2, "H", "W"], TENSORS, opset=19), 2, *size)
+
+
+@pytest.mark.parametrize("mode", ["SAME_UPPER", "SAME_LOWER"])
+@pytest.mark.parametrize("variant", ["salinet", "salinet-centre"])
+def test_max_pools_are_what_they_are_at_a_fixed_size(mode, variant):
+    layer = node("MaxPool", "x", "y", kernel_shape=[3, 2], strides=[2, 2], auto_pad=mode)
+    for size in SIZES:
+        x = picture(2, 2, *size)
+        free, fixed = (model([layer], ["N", 2, *shape]) for shape in (("H", "W"), size))
+        p = picture(2, 2, -(-size[0] // 2), -(-size[1] // 2), seed=1)
+        assert_close(reverse(free, x, p, variant), reverse(fixed, x, p, variant))
+
+
+@pytest.mark.parametrize("variant", ["salinet", "salinet-centre"])
+def test_global_max_pooling_is_what_it_is_at_a_fixed_size(variant):
+    for size in SIZES:
+        x, p = picture(2, 2, *size), picture(2, 2, 1, 1, seed=1)
+        free, fixed = (
+            model([node("GlobalMaxPool", "x", "y")], ["N", 2, *shape]) for shape in (("H", "W"), size)
+        )
+        assert_close(reverse(free, x, p, variant), reverse(fixed, x, p, variant))
+
+
+def test_what_is_cut_out_of_the_channels_needs_their_number():
+    net = model([node("Concat", "x x", "y", axis=1)], ["N", "C", "H", "W"])
+    assert refusal(net) == (
+        "cannot reverse node 'y' (Concat)",
+        "the sizes along axis 1 are known at run time only",
+        "give the model a fixed input size",
+    )
