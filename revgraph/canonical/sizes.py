@@ -175,9 +175,8 @@ def _inline_branch(graph: gs.Graph, node: gs.Node, known: Mapping[str, Entries])
     for inner in branch.nodes:
         for named in (inner, *(tensor for tensor in inner.outputs if not tensor.is_empty())):
             stem = named.name or inner.op
-            named.name = next(
-                n for n in (stem, *(f"{stem}_{i}" for i in itertools.count(1))) if n not in taken
-            )
+            names = itertools.chain([stem], (f"{stem}_{i}" for i in itertools.count(1)))
+            named.name = next(name for name in names if name not in taken)
             taken.add(named.name)
     outputs = list(node.outputs)
     node.outputs.clear()

@@ -1,0 +1,61 @@
+"""Groups of nodes that compute one function: what they read, and what they give for it."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx.reference
+
+from revgraph.canonical.on_model import OPSETS
+from revgraph.graph import activations, gs
+
+Nodes = Sequence[gs.Node]
+"""The last node first."""
+Found = tuple[Nodes, Nodes]
+"""The group, and the nodes that stand for it in order; the last of these writes the group's output."""
+
+
+def sources(nodes: Nodes) -> list[gs.Variable]:
+    """What the group reads and does not write, each once."""
+    written = {id(tensor) for node in nodes for tensor in node.outputs}
+    read = {id(tensor): tensor for node in nodes for tensor in activations(node)}
+    return [tensor for key, tensor in read.items() if key not in written]
+
+
+def evaluate(nodes: Nodes, feeds: Mapping[str, np.ndarray]) -> np.ndarray | None:
+    """The group's output in float64; None where it cannot be told."""
+    exporter = gs.exporters.onnx_exporter.OnnxExporter
+    protos = [exporter.export_node(node) for node in reversed(ordered(nodes))]
+    constants = {t.name: t.values for node in nodes for t in node.inputs if isinstance(t, gs.Constant)}
+    weights = [onnx.numpy_helper.from_array(_widened(values), name) for name, values in constants.items()]
+    value, double = onnx.helper.make_tensor_value_info, onnx.TensorProto.DOUBLE
+    inputs, end = [value(name, double, None) for name in feeds], nodes[0].outputs[0].name
+    graph = onnx.helper.make_graph(protos, "g", inputs, [value(end, double, None)], weights)
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", OPSETS[1])])
+    try:
+        with np.errstate(all="ignore"):
+            (y,) = onnx.reference.ReferenceEvaluator(model).run(None, dict(feeds))
+    except Exception:  # whatever the evaluator makes of an odd group: it is none that we know
+        return None
+    return np.asarray(y) if np.isfinite(y).all() else None
+
+
+def _widened(values: np.ndarray) -> np.ndarray:
+    return values.astype(np.float64) if np.issubdtype(values.dtype, np.floating) else values
+
+
+def ordered(nodes: Nodes) -> list[gs.Node]:
+    """Reverse topological order."""
+    result, waiting = list[gs.Node](), list(nodes)
+    while waiting:
+        read = {id(t) for node in waiting for t in node.inputs}
+        ready = next(node for node in waiting if not any(id(t) in read for t in node.outputs))
+        result.append(ready)
+        waiting = [node for node in waiting if node is not ready]
+    return result
+
+
+def constants(node: gs.Node) -> list[Any]:
+    """The values of the node's constant inputs."""
+    return [tensor.values for tensor in node.inputs if isinstance(tensor, gs.Constant)]

@@ -1,0 +1,120 @@
+"""Local response normalisation as exporters write it: x / (bias + alpha / n * sum of x^2 over channels)^beta.
+
+They sum by AveragePool, Conv or Slices behind Pads and Reshapes. Whatever the way, the group is recognised by
+what it computes, so that the variant's choice of LRN's reversal holds for it (Sect. 3.1).
+"""
+
+import math
+from collections.abc import Container, Iterator
+from typing import Any
+
+import numpy as np
+
+from revgraph.canonical.group import Found, constants, evaluate, sources
+from revgraph.graph import Shape, activations, gs, producer
+
+# fmt: off
+OPERATORS = frozenset({
+    "Add", "AveragePool", "Cast", "Concat", "Constant", "Conv", "Div", "Exp", "Expand", "Gather", "Identity",
+    "Log", "Mul", "Neg", "Pad", "Pow", "Reciprocal", "ReduceSum", "Reshape", "Shape", "Slice", "Sqrt",
+    "Squeeze", "Sub", "Transpose", "Unsqueeze",
+})
+# fmt: on
+MAX_NODES = 64
+FREE = 4
+"""A free size is taken to be this."""
+TOLERANCE = 1e-6
+"""Of float64, with constants rounded to float32."""
+
+
+def recognise(end: gs.Node, keep: Container[str]) -> Found | None:
+    """The group that ends in this division, if it is an LRN of its numerator."""
+    if end.op not in ("Div", "Mul") or len(activations(end)) != 2 or not end.outputs:
+        return None
+    for x in end.inputs:
+        nodes = _group(end, x, keep)
+        known = _fit(nodes, x) if nodes and len(x.shape or ()) >= 3 else None
+        if nodes and known:
+            axis, attributes = known
+            return nodes, _stand_ins(end, x, axis, attributes)
+    return None
+
+
+def _group(end: gs.Node, x: gs.Variable, keep: Container[str]) -> list[gs.Node] | None:
+    """`end` and all that serves it alone, back to x; what else it reads gives its shape only."""
+    nodes, joining = list[gs.Node](), [end]
+    while joining:
+        nodes.append(joining[0])
+        if len(nodes) > MAX_NODES:
+            return None
+        others = [tensor for tensor in sources(nodes) if tensor is not x]
+        joining = [node for tensor in others if (node := _absorbable(tensor, nodes, keep))]
+    read = [node for node in nodes for tensor in activations(node) if any(tensor is t for t in others)]
+    powers = [node for node in nodes if node.op in ("Pow", "Sqrt")]
+    return nodes if powers and all(node.op == "Shape" for node in read) else None
+
+
+def _absorbable(tensor: gs.Variable, nodes: list[gs.Node], keep: Container[str]) -> gs.Node | None:
+    node = producer(tensor)
+    if node is None or node.op not in OPERATORS or len(node.outputs) != 1 or tensor.name in keep:
+        return None
+    members = {id(member) for member in nodes}
+    return node if all(id(reader) in members for reader in tensor.outputs) else None
+
+
+def _fit(nodes: list[gs.Node], x: gs.Variable) -> tuple[int, dict[str, Any]] | None:
+    """The axis of the channels and the attributes with which LRN is what the group computes."""
+    feeds = {tensor.name: np.zeros(_probed(tensor.shape or ())) for tensor in sources(nodes)}
+    probe = np.random.default_rng(0).uniform(0.5, 2, _probed(x.shape)) * math.sqrt(1e3)
+    y = evaluate(nodes, feeds | {x.name: probe})
+    if y is None or y.shape != probe.shape:
+        return None
+    for beta in _powers(nodes):
+        for axis in (1, probe.ndim - 1):
+            fitted = _fit_sum((probe / y) ** (1 / beta), np.moveaxis(probe**2, axis, 0), axis)
+            if fitted:
+                return axis, fitted | {"beta": beta}
+    return None
+
+
+def _probed(shape: Shape) -> list[int]:
+    """A shape with one image and small free sizes."""
+    return [n if isinstance(n, int) else FREE if i else 1 for i, n in enumerate(shape)]
+
+
+def _powers(nodes: list[gs.Node]) -> Iterator[float]:
+    for node in nodes:
+        if node.op == "Sqrt":
+            yield 0.5
+        elif node.op == "Pow" and constants(node) and constants(node)[0].size == 1:
+            yield abs(float(constants(node)[0].item()))
+
+
+def _fit_sum(s: np.ndarray, squares: np.ndarray, axis: int) -> dict[str, Any] | None:
+    """bias, alpha and n with which s is bias + alpha / n * the sum of n squares about each channel."""
+    channels, s = len(squares), np.moveaxis(s, axis, 0)
+    total = np.cumsum(np.concatenate([np.zeros_like(squares[:1]), squares]), axis=0)
+    for n in range(1, channels + 1):
+        low = np.maximum(np.arange(channels) - (n - 1) // 2, 0)
+        high = np.minimum(np.arange(channels) + n // 2 + 1, channels)
+        about = total[high] - total[low]
+        scale, bias = np.polyfit(about.ravel(), s.ravel(), 1)
+        if bias > 0 and scale > 0 and np.allclose(s, bias + scale * about, rtol=TOLERANCE, atol=0):
+            return {"size": n, "alpha": float(scale * n), "bias": float(bias)}
+    return None
+
+
+def _stand_ins(end: gs.Node, x: gs.Variable, axis: int, attributes: dict[str, Any]) -> list[gs.Node]:
+    """LRN, between transpositions where the channels are not on axis 1."""
+    if axis == 1:
+        return [gs.Node("LRN", end.name, attributes, [x])]
+    rank = len(x.shape)
+    there, back = [0, rank - 1, *range(1, rank - 1)], [0, *range(2, rank), 1]
+    moved, normalised = (
+        gs.Variable(f"{end.name}/{name}", x.dtype, [x.shape[i] for i in there]) for name in ("moved", "lrn")
+    )
+    return [
+        gs.Node("Transpose", f"{end.name}/to channels first", {"perm": there}, [x], [moved]),
+        gs.Node("LRN", end.name, attributes, [moved], [normalised]),
+        gs.Node("Transpose", f"{end.name}/back", {"perm": back}, [normalised]),
+    ]
