@@ -31,6 +31,7 @@ from revgraph import (
 from revgraph.errors import RevgraphError
 from revgraph.pair import Compiled
 from revgraph.session import Session
+from revgraph.weights import LightModel
 
 Args = argparse.Namespace
 
@@ -101,19 +102,21 @@ def _note_beyond_paper(args: Args, compiled: Compiled) -> None:
 
 
 def _report_files(args: Args, compiled: Compiled, paths: Sequence[Path]) -> None:
-    models = (compiled.forward, compiled.reversed) if len(paths) == 2 else (compiled.fused(),)
-    rows = [
-        {
-            "path": str(path),
-            "nodes": len(model.graph.node),
-            "inputs": len(model.graph.input),
-            "outputs": len(model.graph.output),
-        }
-        for path, model in zip(paths, models, strict=True)
-    ]
+    models = compiled.models(args.output, args.fused)
+    rows = [{"path": str(path)} | _size(path, models.get(path)) for path in paths]
     _print(
-        args, rows, lambda row: [row["path"], *(_count(row[n], n) for n in ("nodes", "inputs", "outputs"))]
+        args,
+        rows,
+        lambda row: [row["path"], *(_count(row[noun], noun) for noun in row if noun != "path")],
     )
+
+
+def _size(path: Path, light: LightModel | None) -> dict[str, int]:
+    """What a file holds: a graph, or the weights of others."""
+    if light is None:
+        return {"bytes": path.stat().st_size}
+    graph = light.model.graph
+    return {"nodes": len(graph.node), "inputs": len(graph.input), "outputs": len(graph.output)}
 
 
 def _count(number: int, noun: str) -> str:
@@ -164,7 +167,7 @@ def _compilation(args: Args) -> tuple[Compiled, recipe.Recipe]:
     folder = Path(args.model)
     if os.path.isdir(folder):  # which, unlike Path's, is False for a name that no file can have
         compiled = pair.load(folder, args.variant)
-        outputs = {node.name: node.output[0] for node in compiled.forward.graph.node}
+        outputs = {node.name: node.output[0] for node in compiled.light_forward.model.graph.node}
         if args.at not in (None, compiled.at) and outputs.get(args.at) != compiled.at:
             why = f"it was compiled at '{compiled.at}'"
             raise RevgraphError(f"cannot run '{folder}' at '{args.at}'", why, "compile again with --at")

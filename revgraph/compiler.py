@@ -7,16 +7,18 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import onnx
+from google.protobuf.message import EncodeError
 
 import revgraph
 from revgraph import canonical, files, layer, pair, variants, weights
 from revgraph.canonical import convolutional, on_model, patterns
 from revgraph.errors import RevgraphError
-from revgraph.graph import Builder, gs, tensor_names
+from revgraph.graph import Builder, export, gs, tensor_names
 from revgraph.lower.portable import PORTABLE
 from revgraph.lower.target import Target, lower
 from revgraph.pair import Compiled
 from revgraph.reverse import reverse
+from revgraph.weights import LightModel
 
 TARGETS: dict[str, Target] = {target.name: target for target in (PORTABLE,)}
 
@@ -78,18 +80,18 @@ def compile(
         "beyond_paper": json.dumps(beyond),
     }
     digest = hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()
-    forward, backward = _export(graph, source), _export(rev.graph, None)
+    forward, backward = _export(graph, source.model), _export(rev.graph, None)
     return pair.tie(name, forward, backward, options | {"pair": digest})
 
 
 def locate(
-    source: onnx.ModelProto, at: str | None, input: str | None, fully_convolutional: bool = False
+    source: LightModel, at: str | None, input: str | None, fully_convolutional: bool = False
 ) -> tuple[gs.Graph, gs.Variable, gs.Variable]:
     """The canonical graph, and in it x and y; arguments and errors as for `compile`."""
     graph = canonical.canonicalise(source)
     if fully_convolutional:
         graph = convolutional.fully_convolutional(graph)
-    y = layer.find_layer(graph, at, set(tensor_names(source)))
+    y = layer.find_layer(graph, at, set(tensor_names(source.model)))
     return graph, layer.find_input(graph, y, input), y
 
 
@@ -98,28 +100,30 @@ def _check_choice(what: str, name: str, known: Iterable[str]) -> None:
         raise RevgraphError(f"unknown {what}", f"'{name}'", f"known: {', '.join(known)}")
 
 
-def read_source(model: str | Path | onnx.ModelProto) -> tuple[onnx.ModelProto, str, str]:
-    """The model, its name, and its sha256."""
+def read_source(model: str | Path | onnx.ModelProto) -> tuple[LightModel, str, str]:
+    """The model, its name, and its sha256: the file's, else one of what the model holds."""
     if isinstance(model, onnx.ModelProto):
-        content = model.SerializeToString(deterministic=True)
-        return (
-            model,
-            re.sub(r"[^\w-]+", "_", model.graph.name).strip("_") or "model",
-            hashlib.sha256(content).hexdigest(),
-        )
-    proto, sha256 = files.read_model(Path(model))
-    return proto, Path(model).stem, sha256
+        try:
+            light = weights.detach(model)
+            content = light.model.SerializeToString(deterministic=True)
+        except EncodeError as error:
+            raise RevgraphError("cannot take this model", *weights.TOO_LARGE) from error
+        sha256 = weights.sha256(content, *light.weights.values())
+        return light, re.sub(r"[^\w-]+", "_", model.graph.name).strip("_") or "model", sha256
+    light, sha256 = files.read_model(Path(model))
+    return light, Path(model).stem, sha256
 
 
-def _export(graph: gs.Graph, source: onnx.ModelProto | None) -> onnx.ModelProto:
+def _export(graph: gs.Graph, source: onnx.ModelProto | None) -> LightModel:
     """The graph as a checked model, with the source's texts, which onnx-graphsurgeon drops."""
     graph.ir_version = graph.ir_version or on_model.IRS[0]
-    model: onnx.ModelProto = gs.export_onnx(graph)
+    light = export(graph)
+    model = light.model
     model.producer_name, model.producer_version = "revgraph", revgraph.__version__
     if source is not None:
         _restore_texts(model, source)
-    onnx.checker.check_model(weights.detach(model)[0], full_check=True)
-    return model
+    onnx.checker.check_model(light.as_inputs(), full_check=True)
+    return light
 
 
 def _restore_texts(model: onnx.ModelProto, source: onnx.ModelProto) -> None:

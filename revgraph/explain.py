@@ -66,7 +66,7 @@ class Explainer:
     def __init__(self, session: Session, recipe: Recipe) -> None:
         self.session, self.recipe = session, recipe
         self.size = _picture_size(session.x_shape, recipe)
-        y = next(o for o in session.pair.forward.graph.output if o.name == session.pair.at)
+        y = next(o for o in session.pair.light_forward.model.graph.output if o.name == session.pair.at)
         channels = [dim.dim_value for dim in y.type.tensor_type.shape.dim][1:2]
         counted = recipe.labels is not None and channels == [recipe.labels.count]
         self._names = (counted and recipe.class_names()) or ()

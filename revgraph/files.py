@@ -3,7 +3,6 @@
 import contextlib
 import errno
 import hashlib
-import math
 import os
 import secrets
 import shutil
@@ -12,19 +11,32 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import DecodeError, Message
 from onnx import external_data_helper
 
+from revgraph import weights
 from revgraph.errors import RevgraphError
+from revgraph.weights import LightModel, Weights
 
 MAX_BYTES = 2**31 - 1
 """Protobuf's own limit for one message."""
 
+Regions = dict[tuple[Path, int, int], np.ndarray]
+"""What was read of external data, uint8: by file, offset and length."""
 
-def read_model(path: Path) -> tuple[onnx.ModelProto, str]:
+Content = bytes | Path | Iterable[bytes | memoryview]
+"""What a file shall hold: bytes, what another file holds, or pieces in turn."""
+
+
+def read_model(path: Path, regions: Regions | None = None) -> tuple[LightModel, str]:
     """Read an ONNX file and the external data beside it.
+
+    Args:
+        path: The file.
+        regions: External data that other models share; what is read anew is added.
 
     Returns:
         The model, and the sha256 of the file as hexadecimal digits.
@@ -32,6 +44,12 @@ def read_model(path: Path) -> tuple[onnx.ModelProto, str]:
     Raises:
         RevgraphError: It is missing, a folder, empty, not ONNX, or its data lies outside its folder.
     """
+    model, sha256 = _parse(path)
+    held = _load_external(model, path, {} if regions is None else regions)
+    return weights.detach(model, held), sha256
+
+
+def _parse(path: Path) -> tuple[onnx.ModelProto, str]:
     content = _read(path)
     try:
         model = onnx.load_model_from_string(content)
@@ -41,7 +59,6 @@ def read_model(path: Path) -> tuple[onnx.ModelProto, str]:
         raise _unreadable(path, "a name in it is not UTF-8 text")
     if not model.ir_version or not model.graph.node:
         raise _unreadable(path, "it is not an ONNX file, or holds no nodes")
-    _load_external(model, path)
     return model, hashlib.sha256(content).hexdigest()
 
 
@@ -86,27 +103,55 @@ def _unreadable(path: Path, why: str, remedy: str = "give the path of an .onnx f
     return RevgraphError(f"cannot read '{path}'", why, remedy)
 
 
-def _load_external(model: onnx.ModelProto, path: Path) -> None:
-    remedy = "keep the data in files beside the model, or save it as one file"
-    folder = path.parent.resolve()
-    if sum(math.prod(tensor.dims) for tensor in model.graph.initializer) > MAX_BYTES // 4:
-        why = "it has more weights than 2 GiB hold, and revgraph's files would pass protobuf's limit"
-        raise _unreadable(path, why, "choose a smaller model")
+def _load_external(model: onnx.ModelProto, path: Path, regions: Regions) -> Weights:
+    """Read external data: the weights, which stay beside the model, and whatever else, which goes into it."""
+    held: Weights = {}
+    for tensor in filter(external_data_helper.uses_external_data, model.graph.initializer):
+        if weights.is_weight(tensor):
+            held[tensor.name] = weights.as_array(tensor, _external_data(tensor, path, regions))
+            del tensor.external_data[:]
     nodes = (*model.graph.node, *(node for function in model.functions for node in function.node))
+    inside = 0
     for tensor in (*_initializers(model.graph), *_attributes(nodes)):
-        if not external_data_helper.uses_external_data(tensor):
-            continue
-        location = next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
-        if not _lies_in(folder, location):
-            why = f"the data of '{tensor.name}' lies outside its folder: '{location}'"
-            raise _unreadable(path, why, remedy)
-        try:
-            external_data_helper.load_external_data_for_tensor(tensor, str(folder))
-        except (OSError, ValueError, OverflowError, onnx.checker.ValidationError) as error:
-            why = f"the data of '{tensor.name}' cannot be read: {error}"
-            raise _unreadable(path, why, remedy) from error
-        tensor.ClearField("data_location")
+        if not external_data_helper.uses_external_data(tensor) or not tensor.external_data:
+            continue  # nothing to read, or a weight read above
+        data = _external_data(tensor, path, regions)
+        inside += data.nbytes
+        if inside > MAX_BYTES:
+            raise _unreadable(path, *weights.TOO_LARGE)
+        weights.fill(tensor, data)
         del tensor.external_data[:]
+    return held
+
+
+def _external_data(tensor: onnx.TensorProto, path: Path, regions: Regions) -> np.ndarray:
+    """The data of one of the model's tensors, uint8."""
+    folder, remedy = path.parent.resolve(), "keep the data in files beside the model, or save it as one file"
+    location = next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
+    if not _lies_in(folder, location):
+        why = f"the data of '{tensor.name}' lies outside its folder: '{location}'"
+        raise _unreadable(path, why, remedy)
+    try:
+        return _region(tensor, (folder / location).resolve(), regions)
+    except (OSError, ValueError, OverflowError, MemoryError) as error:
+        why = f"the data of '{tensor.name}' cannot be read: {error}"
+        raise _unreadable(path, why, remedy) from error
+
+
+def _region(tensor: onnx.TensorProto, file: Path, regions: Regions) -> np.ndarray:
+    """The part of the file that is the tensor's: nothing is allocated that the file does not hold."""
+    entries, wanted = external_data_helper.ExternalDataInfo(tensor), weights.expected_bytes(tensor)
+    if not file.is_file():
+        raise ValueError(f"there is no file '{file.name}'")
+    size, offset = file.stat().st_size, entries.offset or 0
+    length = size - offset if entries.length is None else entries.length
+    if min(offset, length) < 0 or offset + length > size:
+        raise ValueError(f"'{file.name}' does not hold {length} bytes from {offset} on")
+    if wanted not in (None, length):
+        raise ValueError(f"it has {length} bytes, and its type and shape ask for {wanted}")
+    if (file, offset, length) not in regions:
+        regions[file, offset, length] = np.fromfile(file, np.uint8, length, offset=offset)
+    return regions[file, offset, length]
 
 
 def _lies_in(folder: Path, location: str) -> bool:
@@ -132,11 +177,11 @@ def _attributes(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.TensorProto]:
                 yield from (*_initializers(subgraph), *_attributes(subgraph.node))
 
 
-def write_all(contents: Mapping[Path, bytes | Path], stale: tuple[Path, ...] = ()) -> None:
+def write_all(contents: Mapping[Path, Content], stale: tuple[Path, ...] = ()) -> None:
     """Write files beside their places, then move them all in, and remove the stale ones.
 
     Args:
-        contents: For each place what shall stand there: bytes, or a file to copy.
+        contents: For each place what shall stand there; pieces are taken one at a time.
         stale: Files that those replace.
 
     Raises:
@@ -182,7 +227,7 @@ def _temporary_folder() -> Iterator[str]:
         yield name
 
 
-def _write_beside(path: Path, content: bytes | Path, leftovers: contextlib.ExitStack) -> Path:
+def _write_beside(path: Path, content: Content, leftovers: contextlib.ExitStack) -> Path:
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, "it is a folder", str(path))
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
@@ -191,7 +236,7 @@ def _write_beside(path: Path, content: bytes | Path, leftovers: contextlib.ExitS
         shutil.copyfile(content, temporary)
     else:
         with temporary.open("xb") as file:
-            file.write(content)
+            file.writelines([content] if isinstance(content, bytes) else content)
     return temporary
 
 

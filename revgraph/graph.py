@@ -11,7 +11,11 @@ from numpy.typing import DTypeLike
 
 with contextlib.redirect_stdout(io.StringIO()):  # it logs to stdout, where results belong
     import onnx_graphsurgeon as gs
+    from onnx_graphsurgeon.ir.tensor import LazyValues
     from onnx_graphsurgeon.logger import G_LOGGER
+
+from revgraph import weights
+from revgraph.weights import LightModel, Weights
 
 G_LOGGER.severity = G_LOGGER.CRITICAL + 1
 
@@ -21,6 +25,8 @@ __all__ = [
     "Shape",
     "Tensor",
     "activations",
+    "attach",
+    "export",
     "gs",
     "producer",
     "replace",
@@ -106,6 +112,26 @@ class Builder:
         else:
             stem = self.fresh(f"{self.scope}/constant")
         return self._constants.setdefault(stem, gs.Constant(stem, values))
+
+
+def attach(graph: gs.Graph, held: Weights) -> None:
+    """Turn the inputs of `LightModel.as_inputs` back into the constants that they stand for."""
+    graph.inputs = [tensor for tensor in graph.inputs if tensor.name not in held]
+    for tensor in graph.tensors().values():
+        if tensor.name in held:
+            tensor.to_constant(held[tensor.name])
+
+
+def export(graph: gs.Graph) -> LightModel:
+    """The graph as a model; the values of its large constants go there, and are not the graph's any more."""
+    held: Weights = {}
+    for tensor in graph.tensors().values():
+        if isinstance(tensor, gs.Constant) and weights.is_large(tensor.values):
+            values = held[tensor.name] = np.asarray(tensor.values, order="C")
+            kind = onnx.helper.np_dtype_to_tensor_dtype(values.dtype)
+            # onnx-graphsurgeon exports these as they are, and would copy an array several times.
+            tensor.values = LazyValues(weights.stub(tensor.name, kind, values.shape))
+    return weights.of(gs.export_onnx(graph), held)
 
 
 def activations(node: gs.Node) -> list[gs.Variable]:

@@ -1,19 +1,29 @@
 """A compilation: the tapped forward graph, the reversed graph, and what ties them together."""
 
-import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import onnx
 import onnx.utils
 
-from revgraph import files
+from revgraph import files, weights
 from revgraph.errors import RevgraphError
 from revgraph.variants import VARIANTS
+from revgraph.weights import LightModel
 
 PREFIX = "revgraph."
+
+ONE_FILE = files.MAX_BYTES - 2**20
+"""Most bytes of a model with its weights in one file, a little below protobuf's limit."""
+
+ENDS = ("forward.onnx", "reversed.onnx", "onnx", "weights")
+"""What the files of a compilation end in, after the model's name and the variant."""
+
+PAGE = 4096
+"""Weights in a file of their own begin at multiples of this, so that runtimes can map them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,18 +32,31 @@ class Compiled:
 
     Attributes:
         name: The model's name, with which its files begin.
-        forward: The model's inputs -> the model's outputs, y, and the taps (N, ...).
-        reversed: p (P, *y.shape[1:]) and the taps -> x_hat (P, *x.shape[1:]).
+        light_forward: `forward` without its large weights, and these.
+        light_reversed: `reversed` likewise; what both read is one array in memory.
     """
 
     name: str
-    forward: onnx.ModelProto
-    reversed: onnx.ModelProto
+    light_forward: LightModel
+    light_reversed: LightModel
+
+    @property
+    def forward(self) -> onnx.ModelProto:
+        """The model's inputs -> the model's outputs, y, and the taps (N, ...).
+
+        A copy, weights and all: above 2 GiB a message of use to Python, but too large to be serialised.
+        """
+        return self.light_forward.whole()
+
+    @property
+    def reversed(self) -> onnx.ModelProto:
+        """p (P, *y.shape[1:]) and the taps -> x_hat (P, *x.shape[1:]); a copy, like `forward`."""
+        return self.light_reversed.whole()
 
     @property
     def metadata(self) -> dict[str, str]:
         """What revgraph noted of the compilation, without the prefix `revgraph.`."""
-        return _metadata(self.forward)
+        return _metadata(self.light_forward.model)
 
     @property
     def variant(self) -> str:
@@ -61,9 +84,12 @@ class Compiled:
 
     def fused(self) -> onnx.ModelProto:
         """One model, weights shared: the model's inputs and p -> the model's outputs, y and x_hat."""
+        return self._light_fused().whole()
+
+    def _light_fused(self) -> LightModel:
         model = onnx.ModelProto()
-        model.CopyFrom(self.forward)
-        graph, other, taps = model.graph, self.reversed.graph, set(self.taps)
+        model.CopyFrom(self.light_forward.model)
+        graph, other, taps = model.graph, self.light_reversed.model.graph, set(self.taps)
         outputs = [value for value in graph.output if value.name not in taps]
         graph.value_info.extend(value for value in graph.output if value.name in taps)
         del graph.output[:]
@@ -73,26 +99,44 @@ class Compiled:
         graph.initializer.extend(tensor for tensor in other.initializer if tensor.name not in stored)
         graph.node.extend(other.node)
         graph.value_info.extend(other.value_info)
-        set_metadata(model, {"digest": _digest(model)})
-        return model
+        fused = weights.of(model, self.light_reversed.weights | self.light_forward.weights)
+        set_metadata(model, {"digest": _digest(fused)})
+        return fused
 
-    def contents(self, folder: str | Path, fused: bool = False) -> tuple[dict[Path, bytes], tuple[Path, ...]]:
-        """What to write, forward and reversed or the fused one, and the files of the same name that go."""
-        stem = f"{self.name}.{self.variant}"
-        forward, reverse, both = (Path(folder) / f"{stem}{end}.onnx" for end in (".forward", ".reversed", ""))
-        models = {both: self.fused()} if fused else {forward: self.forward, reverse: self.reversed}
-        contents = {path: model.SerializeToString(deterministic=True) for path, model in models.items()}
-        return contents, (forward, reverse) if fused else (both,)
+    def models(self, folder: str | Path, fused: bool = False) -> dict[Path, LightModel]:
+        """What it is saved as, and where: forward and reversed, or the fused model."""
+        if fused:
+            return {self._place(folder, "onnx"): self._light_fused()}
+        parts = {"forward.onnx": self.light_forward, "reversed.onnx": self.light_reversed}
+        return {self._place(folder, end): light for end, light in parts.items()}
+
+    def contents(
+        self, folder: str | Path, fused: bool = False
+    ) -> tuple[dict[Path, files.Content], tuple[Path, ...]]:
+        """What to write, and the files of the same name and variant that go."""
+        models = self.models(folder, fused)
+        large = any(light.nbytes > ONE_FILE for light in models.values())
+        contents: dict[Path, files.Content] = (
+            _apart(models, self._place(folder, "weights"))
+            if large
+            else {path: _one_file(light) for path, light in models.items()}
+        )
+        places = (self._place(folder, end) for end in ENDS)
+        return contents, tuple(path for path in places if path not in contents)
+
+    def _place(self, folder: str | Path, end: str) -> Path:
+        return Path(folder) / f"{self.name}.{self.variant}.{end}"
 
     def save(self, folder: str | Path, fused: bool = False) -> tuple[Path, ...]:
         """Write the compilation's files, replacing those of the same model and variant.
 
         Args:
             folder: Made where it does not exist.
-            fused: One file that does both in one run, in place of two.
+            fused: One model that does both in one run, in place of two.
 
         Returns:
-            The paths written: forward and reversed, or the fused one.
+            The paths written: forward and reversed, or the fused one; then, where a file would exceed 2 GiB,
+            the one that holds the weights of all.
 
         Raises:
             RevgraphError: They cannot be written; what was there before still is.
@@ -102,13 +146,34 @@ class Compiled:
         return tuple(contents)
 
 
-def tie(name: str, forward: onnx.ModelProto, reverse: onnx.ModelProto, metadata: dict[str, str]) -> Compiled:
+def _one_file(light: LightModel) -> Iterator[bytes]:
+    """A file's content, serialised when it is asked for."""
+    yield light.whole().SerializeToString(deterministic=True)
+
+
+def _apart(models: Mapping[Path, LightModel], data: Path) -> dict[Path, files.Content]:
+    """The contents of models that share one file of weights, and of that file, last."""
+    held = {name: array for light in models.values() for name, array in light.weights.items()}
+    pieces: list[bytes | memoryview] = []
+    offsets, end = dict[str, int](), 0
+    for name, array in held.items():
+        offsets[name], padding = end, -array.nbytes % PAGE
+        pieces += [array.data, bytes(padding)]
+        end += array.nbytes + padding
+    contents: dict[Path, files.Content] = {
+        path: light.stored_in(data.name, offsets).SerializeToString(deterministic=True)
+        for path, light in models.items()
+    }
+    return contents | {data: pieces}
+
+
+def tie(name: str, forward: LightModel, reverse: LightModel, metadata: dict[str, str]) -> Compiled:
     """Make a compilation of two graphs by writing what ties them into both."""
-    for model in (forward, reverse):
-        set_metadata(model, metadata)
+    for light in (forward, reverse):
+        set_metadata(light.model, metadata)
     digest = {"digest": _digest(forward, reverse)}
-    for model in (forward, reverse):
-        set_metadata(model, digest)
+    for light in (forward, reverse):
+        set_metadata(light.model, digest)
     return Compiled(name, forward, reverse)
 
 
@@ -123,14 +188,15 @@ def _metadata(model: onnx.ModelProto) -> dict[str, str]:
     return {e.key.removeprefix(PREFIX): e.value for e in model.metadata_props if e.key.startswith(PREFIX)}
 
 
-def _digest(*models: onnx.ModelProto) -> str:
-    """Sha256 over the graphs and what was noted of them, in order."""
-    digest = hashlib.sha256()
-    for model in models:
-        noted = {key: value for key, value in _metadata(model).items() if key != "digest"}
-        digest.update(json.dumps(noted, sort_keys=True).encode())
-        digest.update(model.graph.SerializeToString(deterministic=True))
-    return digest.hexdigest()
+def _digest(*models: LightModel) -> str:
+    """Sha256 over the graphs, what was noted of them, and their weights, in order."""
+    parts: list[bytes | np.ndarray] = []
+    for light in models:
+        noted = {key: value for key, value in _metadata(light.model).items() if key != "digest"}
+        parts.append(json.dumps(noted, sort_keys=True).encode())
+        parts.append(light.model.graph.SerializeToString(deterministic=True))
+        parts.extend(light.weights.values())
+    return weights.sha256(*parts)
 
 
 # ---------------------------------------------------------------- loading
@@ -162,9 +228,10 @@ def load(folder: str | Path, variant: str | None = None) -> Compiled:
         raise RevgraphError(what, ", ".join(sorted(found)), remedy)
     ((stem, paths),) = found.items()
     name = stem.rpartition(".")[0]
-    models = [files.read_model(path)[0] for path in paths]
-    for path, model in zip(paths, models, strict=True):
-        _check_metadata(path, model)
+    regions: files.Regions = {}
+    models = [files.read_model(path, regions)[0] for path in paths]
+    for path, light in zip(paths, models, strict=True):
+        _check_metadata(path, light.model)
     return _split(name, paths[0], models[0]) if len(models) == 1 else _join(name, paths, models)
 
 
@@ -188,9 +255,9 @@ def _check_metadata(path: Path, model: onnx.ModelProto) -> None:
         raise RevgraphError(f"'{path}' is not a file of revgraph's", why, "make one with revgraph compile")
 
 
-def _join(name: str, paths: tuple[Path, ...], models: list[onnx.ModelProto]) -> Compiled:
+def _join(name: str, paths: tuple[Path, ...], models: list[LightModel]) -> Compiled:
     forward, reverse = models
-    metadata = [_metadata(model) for model in models]
+    metadata = [_metadata(light.model) for light in models]
     remedy = "compile the model again"
     if metadata[0]["pair"] != metadata[1]["pair"]:
         what = f"'{paths[0]}' and '{paths[1]}' do not belong together"
@@ -201,10 +268,10 @@ def _join(name: str, paths: tuple[Path, ...], models: list[onnx.ModelProto]) -> 
     return Compiled(name, forward, reverse)
 
 
-def _split(name: str, path: Path, model: onnx.ModelProto) -> Compiled:
+def _split(name: str, path: Path, light: LightModel) -> Compiled:
     """Take a fused model apart at its taps."""
-    metadata = _metadata(model)
-    if metadata["digest"] != _digest(model):
+    model, metadata = light.model, _metadata(light.model)
+    if metadata["digest"] != _digest(light):
         what = f"'{path}' is not as revgraph wrote it"
         raise RevgraphError(what, "its digest differs", "compile the model again")
     taps = json.loads(metadata["taps"])
@@ -215,4 +282,4 @@ def _split(name: str, path: Path, model: onnx.ModelProto) -> Compiled:
     reverse = extractor.extract_model(["p", *taps], ["x_hat"])
     for part in (forward, reverse):
         onnx.helper.set_model_props(part, {e.key: e.value for e in model.metadata_props})
-    return tie(name, forward, reverse, {})
+    return tie(name, weights.of(forward, light.weights), weights.of(reverse, light.weights), {})

@@ -9,6 +9,7 @@ import onnx
 
 from revgraph.errors import RevgraphError, missing_extra
 from revgraph.pair import Compiled
+from revgraph.weights import LightModel, Weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +41,10 @@ class Session:
     def __init__(self, pair: Compiled, *, threads: int = 0) -> None:
         self.pair = pair
         self._threads = threads
-        self._forward = _open(pair.forward, threads)
-        self._reversed = _open(pair.reversed, threads)
+        # Kept here, for onnxruntime reads these arrays where they are and does not keep them itself.
+        self._weights = _ort_values(pair.light_forward.weights | pair.light_reversed.weights)
+        self._forward = self._open(pair.light_forward)
+        self._reversed = self._open(pair.light_reversed)
 
     @property
     def x_shape(self) -> tuple[int | str | None, ...]:
@@ -99,17 +102,36 @@ class Session:
         if self.reverse(trace, p).any():
             return None
         model = onnx.ModelProto()
-        model.CopyFrom(self.pair.reversed)
+        model.CopyFrom(self.pair.light_reversed.model)
         inner = {value.name: value for value in model.graph.value_info}
         signals = [name for name in _signals(model.graph) if name in inner]
         model.graph.output.extend(inner[name] for name in signals)
-        values = _run(_open(model, self._threads), signals, self._reversed_feeds(trace, p))
+        light = LightModel(model, self.pair.light_reversed.weights)
+        values = _run(self._open(light), signals, self._reversed_feeds(trace, p))
         alive = ["p", *(name for name, value in zip(signals, values, strict=True) if value.numpy().any())]
         return self._layer(alive[-1])
 
+    def _open(self, light: LightModel) -> Any:
+        """An InferenceSession on weights where they are, which are not copied."""
+        import onnxruntime
+
+        names = list(light.weights)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = self._threads
+        options.log_severity_level = 4  # what it logs as errors it also raises
+        options.add_external_initializers(names, [self._weights[name] for name in names])
+        for name in names:  # the first alone would be copied
+            options.add_initializer(name, self._weights[name])
+        try:
+            return onnxruntime.InferenceSession(
+                light.model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:
+            raise _refused(error) from error
+
     def _layer(self, tensor: str) -> str:
         """The forward node that a reversed tensor `<name>/<operator>...` belongs to."""
-        graph = self.pair.forward.graph
+        graph = self.pair.light_forward.model.graph
         if tensor == "p":
             return self.pair.at
         known = {name: node.name for node in graph.node for name in (*node.output, node.name)}
@@ -166,20 +188,12 @@ _ONNX_TYPES = {"float32": "tensor(float)", "float64": "tensor(double)"} | {
 }
 
 
-def _open(model: onnx.ModelProto, threads: int) -> Any:
+def _ort_values(weights: Weights) -> dict[str, Any]:
     try:
         import onnxruntime
     except ImportError as error:
         raise missing_extra("cannot run a network", "onnxruntime", "cpu") from error
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 4  # what it logs as errors it also raises
-    try:
-        return onnxruntime.InferenceSession(
-            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
-    except Exception as error:
-        raise _refused(error) from error
+    return {name: onnxruntime.OrtValue.ortvalue_from_numpy(values) for name, values in weights.items()}
 
 
 def _run(session: Any, outputs: list[str], feeds: Mapping[str, Any]) -> list[Any]:

@@ -1,5 +1,6 @@
 """External data: read from beside the model, and from nowhere else."""
 
+import os
 from pathlib import Path
 
 import networks
@@ -56,7 +57,7 @@ def test_external_data_beside_the_model_is_read(tmp_path, location):
     (tmp_path / "weights").mkdir()
     (tmp_path / location).write_bytes(values.tobytes())
     net, _ = files.read_model(path)
-    tensor = next(t for t in net.graph.initializer if t.name == "w2")
+    tensor = next(t for t in net.whole().graph.initializer if t.name == "w2")
     np.testing.assert_array_equal(numpy_helper.to_array(tensor), values)
     assert tensor.data_location == onnx.TensorProto.DEFAULT
     assert not tensor.external_data
@@ -73,7 +74,7 @@ def test_external_data_at_an_offset(tmp_path):
     path, values = external(tmp_path, "net.data", offset=64, length=LENGTH)
     (tmp_path / "net.data").write_bytes(bytes(64) + values.tobytes() + bytes(8))
     net, _ = files.read_model(path)
-    tensor = next(t for t in net.graph.initializer if t.name == "w2")
+    tensor = next(t for t in net.whole().graph.initializer if t.name == "w2")
     np.testing.assert_array_equal(numpy_helper.to_array(tensor), values)
 
 
@@ -126,11 +127,42 @@ def test_external_data_shorter_than_its_shape_is_refused(tmp_path):
         revgraph.compile(path, variant="desalinet")
 
 
-def test_more_weights_than_a_file_can_hold_are_refused_before_they_are_read(tmp_path):
-    path, _ = external(tmp_path, "w2.data")
+@pytest.mark.parametrize("dims", [[2**20, 2**10], [2**40, 2**20], [-2, -540], [1079], [0]])
+def test_nothing_is_read_for_a_shape_that_the_data_does_not_have(tmp_path, dims):
+    path, values = external(tmp_path, "w2.data", length=LENGTH)
+    (tmp_path / "w2.data").write_bytes(values.tobytes())
     net = onnx.load(path, load_external_data=False)
-    for tensor in net.graph.initializer:
-        if tensor.name == "w2":
-            tensor.dims[:] = [2**20, 2**10]
+    next(t for t in net.graph.initializer if t.name == "w2").dims[:] = dims
     path.write_bytes(net.SerializeToString())
-    refused(path, "more weights than 2 GiB")
+    with pytest.raises(RevgraphError, match=r"w2|not valid ONNX"):
+        revgraph.compile(path, variant="desalinet")
+
+
+def test_data_that_several_tensors_share_is_read_once(tmp_path):
+    path, values = external(tmp_path, "w2.data", length=LENGTH)
+    (tmp_path / "w2.data").write_bytes(values.tobytes())
+    net = onnx.load(path, load_external_data=False)
+    twin = net.graph.initializer.add()
+    twin.CopyFrom(next(t for t in net.graph.initializer if t.name == "w2"))
+    twin.name, twin.dims[:] = "twin", [1080]
+    path.write_bytes(net.SerializeToString())
+    weights = files.read_model(path)[0].weights
+    assert weights.keys() == {"w2", "twin"}
+    assert np.shares_memory(weights["w2"], weights["twin"])
+
+
+@pytest.mark.parametrize("attribute", ["node", "function"])
+def test_constants_of_nodes_count_against_protobufs_limit(tmp_path, monkeypatch, attribute):
+    path, values = external(tmp_path, "w2.data", attribute)
+    (tmp_path / "w2.data").write_bytes(values.tobytes())
+    monkeypatch.setattr(files, "MAX_BYTES", path.stat().st_size)
+    assert path.stat().st_size < LENGTH
+    refused(path, "more than 2 GiB, protobuf's limit")
+
+
+def test_the_pipe_that_a_location_names_is_not_waited_for(tmp_path):
+    if not hasattr(os, "mkfifo"):
+        pytest.skip("no named pipes here")
+    path, _ = external(tmp_path, "pipe")
+    os.mkfifo(tmp_path / "pipe")
+    refused(path, "there is no file 'pipe'")

@@ -63,7 +63,7 @@ def test_the_verbs_of_a_session(method, names):
 
 
 def test_a_compilation_offers_both_graphs_the_fused_one_and_save():
-    assert list(parameters(revgraph.Compiled))[:3] == ["name", "forward", "reversed"]
+    assert {"name", "forward", "reversed"} <= set(dir(revgraph.Compiled))
     save = parameters(revgraph.Compiled.save)
     assert list(save)[:3] == ["self", "folder", "fused"]
     assert save["fused"].default is False

@@ -26,7 +26,8 @@ from revgraph.canonical.on_model import (
 )
 from revgraph.canonical.shapes import infer_shapes, settle_ceil_mode
 from revgraph.canonical.sizes import settle
-from revgraph.graph import gs
+from revgraph.graph import attach, gs
+from revgraph.weights import LightModel
 
 MODEL_PASSES: tuple[Callable[[onnx.ModelProto], onnx.ModelProto], ...] = (
     own_domain,
@@ -56,7 +57,7 @@ MAX_ROUNDS = 16
 """What is folded in one round tells the next more; exporters' chains need about three."""
 
 
-def canonicalise(model: onnx.ModelProto) -> gs.Graph:
+def canonicalise(source: onnx.ModelProto | LightModel) -> gs.Graph:
     """The model as a graph that the rules fit.
 
     Requires: a model that `onnx.checker` accepts, apart from what is refused below.
@@ -66,7 +67,8 @@ def canonicalise(model: onnx.ModelProto) -> gs.Graph:
     Raises:
         RevgraphError: The model is invalid, uses other domains, or reserves a name of revgraph's.
     """
-    model, detached = weights.detach(model)
+    light = source if isinstance(source, LightModel) else weights.detach(source)
+    model = light.as_inputs()
     for model_pass in MODEL_PASSES:
         model = model_pass(model)
     try:
@@ -76,7 +78,7 @@ def canonicalise(model: onnx.ModelProto) -> gs.Graph:
                 break
             _forget_placeholders(graph)
             graph = _import(infer_shapes(gs.export_onnx(graph.cleanup().toposort())))
-        weights.attach(graph, detached)
+        attach(graph, light.weights)
         for graph_pass in GRAPH_PASSES:
             graph_pass(graph)
         graph.cleanup().toposort()

@@ -1,9 +1,10 @@
 """A classifier's fully connected head becomes convolutions, so that any picture size runs (Sect. 3.5)."""
 
-from revgraph import weights
+import numpy as np
+
 from revgraph.canonical.shapes import infer_shapes
 from revgraph.errors import RevgraphError
-from revgraph.graph import Tensor, activations, gs, static
+from revgraph.graph import Tensor, activations, attach, export, gs, static
 
 # Layers that treat each position alone and keep its channels where they are.
 POINTWISE = frozenset(
@@ -81,7 +82,7 @@ def _connect(node: gs.Node, kernel: list[int]) -> None:
         what = f"cannot make node '{node.name}' ({node.op}) slide"
         raise RevgraphError(what, "it is more than y = x W + b with constant W and b", "leave the option out")
     values = weight.values if node.attrs.get("transB", 0) else weight.values.T
-    kernels = gs.Constant(f"{weight.name}/kernels", values.reshape(len(values), *kernel).copy())
+    kernels = gs.Constant(f"{weight.name}/kernels", np.ascontiguousarray(values).reshape(-1, *kernel))
     node.op, node.attrs = "Conv", {"kernel_shape": kernel[1:]}
     node.inputs = [
         node.inputs[0],
@@ -103,10 +104,11 @@ def _free(graph: gs.Graph) -> gs.Graph:
     for x in graph.inputs:
         if x.shape is not None and len(x.shape) == 4:
             x.shape = [*x.shape[:2], "H", "W"]
-    model, detached = weights.detach(gs.export_onnx(graph.cleanup().toposort()))
+    light = export(graph.cleanup().toposort())
+    model = light.as_inputs()
     del model.graph.value_info[:]
     for value in model.graph.output:
         value.type.tensor_type.ClearField("shape")
     result = gs.import_onnx(infer_shapes(model))
-    weights.attach(result, detached)
+    attach(result, light.weights)
     return result

@@ -84,7 +84,7 @@ def _fold(node: gs.Node, opset: int, most: int) -> np.ndarray | None:
         (values,) = onnx.reference.ReferenceEvaluator(model).run(None, feeds)
     except Exception:  # whatever the evaluator makes of an odd constant: the node is left as it is
         return None
-    return np.asarray(values)
+    return np.asarray(values, order="C")
 
 
 def _elements(node: gs.Node) -> int:
