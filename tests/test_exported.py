@@ -19,9 +19,11 @@ REFERENCES = {"salinet": "gradient", "desalinet": "guided", "deconvnet": "deconv
 RTOL = 1e-4
 
 UNKNOWN_LRN = "LRN written in other operators is not recognised as LRN"
+UNKNOWN_SIZES = "a size computed in int32 is not followed"
 FAILING = {
     **{("torchscript/lrn", variant): UNKNOWN_LRN for variant in REFERENCES},
     **{("dynamo/lrn", variant): UNKNOWN_LRN for variant in ("desalinet", "deconvnet")},
+    **{(f"tf2onnx/{name}", variant): UNKNOWN_SIZES for name in ("plain", "lrn") for variant in REFERENCES},
 }
 
 
@@ -71,8 +73,9 @@ def test_each_agrees_with_its_own_framework(name, variant):
 @pytest.mark.parametrize("network", sorted({Path(name).name for name in FILES}))
 def test_all_frameworks_agree(network, variant):
     names = [name for name in FILES if Path(name).name == network and (name, variant) not in FAILING]
-    y, x_hat = explain(names[0], variant)
-    for name in names[1:]:
-        other_y, other = explain(name, variant)
-        assert_close(other_y, y, RTOL)
-        assert_close(other if channels_first(name) else other.transpose(0, 3, 1, 2), x_hat, RTOL)
+    if len(names) < 2:
+        pytest.skip("all but one of them fail above")
+    (first_y, first), *others = (explain(name, variant) for name in names)
+    for name, (y, x_hat) in zip(names[1:], others, strict=True):
+        assert_close(y, first_y, RTOL)
+        assert_close(x_hat if channels_first(name) else x_hat.transpose(0, 3, 1, 2), first, RTOL)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from record import record
+from record import REFERENCES, record
 from torch import Tensor, nn
 from weights import LRN, NORMALISED, Array, images, weights
 
@@ -250,7 +250,7 @@ def replace(module: nn.Module, how: str) -> None:
 
 def references(network: str, x: Array, p: Array, dtype: torch.dtype = torch.float32) -> dict[str, np.ndarray]:
     results = {}
-    for how in ("gradient", "guided", "deconv"):
+    for how in REFERENCES:
         model = build(network).to(dtype)
         if how != "gradient":
             replace(model, how)

@@ -1,6 +1,6 @@
-"""Six small networks by their weights alone, which every framework's script builds the same network from.
+"""Six small networks by their weights alone: each framework's script builds the same network from them.
 
-Kernels are (out, in / groups, height, width), also a fully connected layer's, over the planes that it flattens.
+Kernels are (out, in / groups, height, width), that of a fully connected layer over planes included.
 """
 
 import zlib
