@@ -20,9 +20,13 @@ RTOL = 1e-4
 
 UNKNOWN_LRN = "LRN written in other operators is not recognised as LRN"
 UNKNOWN_SIZES = "a size computed in int32 is not followed"
+UNKNOWN_EXPAND = "the computed shape of an Expand is not followed"
 FAILING = {
     **{("torchscript/lrn", variant): UNKNOWN_LRN for variant in REFERENCES},
+    **{("jax2onnx/lrn", variant): UNKNOWN_LRN for variant in REFERENCES},
     **{("dynamo/lrn", variant): UNKNOWN_LRN for variant in ("desalinet", "deconvnet")},
+    **{("paddle2onnx/lrn", variant): UNKNOWN_LRN for variant in ("desalinet", "deconvnet")},
+    **{("jax2onnx/excitation", variant): UNKNOWN_EXPAND for variant in REFERENCES},
     **{(f"tf2onnx/{name}", variant): UNKNOWN_SIZES for name in ("plain", "lrn") for variant in REFERENCES},
 }
 
@@ -45,16 +49,16 @@ def session(name, variant):
     return revgraph.Session(revgraph.compile(FOLDER / f"{name}.onnx", variant=variant), threads=1)
 
 
-@cache
-def channels_first(name):
-    return json.loads((FOLDER / name).with_name("manifest.json").read_text())["layout"] == "NCHW"
-
-
 def explain(name, variant, images=slice(None)):
     """y and x_hat."""
     x, p = arrays(name)["x"][images], arrays(name)["p"][images]
     trace = session(name, variant).forward(x)
     return trace.y, session(name, variant).reverse(trace, p)
+
+
+def nchw(name, x_hat):
+    manifest = json.loads((FOLDER / name).with_name("manifest.json").read_text())
+    return x_hat.transpose(0, 3, 1, 2) if manifest["layout"] == "NHWC" else x_hat
 
 
 @pytest.mark.parametrize(
@@ -75,7 +79,8 @@ def test_all_frameworks_agree(network, variant):
     names = [name for name in FILES if Path(name).name == network and (name, variant) not in FAILING]
     if len(names) < 2:
         pytest.skip("all but one of them fail above")
-    (first_y, first), *others = (explain(name, variant) for name in names)
-    for name, (y, x_hat) in zip(names[1:], others, strict=True):
+    first_y, first = explain(names[0], variant)
+    for name in names[1:]:
+        y, x_hat = explain(name, variant)
         assert_close(y, first_y, RTOL)
-        assert_close(x_hat if channels_first(name) else x_hat.transpose(0, 3, 1, 2), first, RTOL)
+        assert_close(nchw(name, x_hat), nchw(names[0], first), RTOL)

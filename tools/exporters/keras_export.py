@@ -17,25 +17,25 @@ Layer = Callable[[Tensor], Tensor]
 # ----- The references -----
 
 
-def reversed_as(function: Layer, how: str, rectifier: bool = True) -> Layer:
-    """The same function, whose x_hat is that of DeConvNet (`deconv`) or of DeSaliNet (`guided`)."""
-    if how == "gradient":
-        return function
+def passed(function: Layer, reverse: Layer) -> Layer:
+    """y of a function, and x_hat of another."""
 
     @tf.custom_gradient
-    def reversed_(x: tf.Tensor) -> tuple[tf.Tensor, Layer]:
-        with tf.GradientTape() as tape:
-            tape.watch(x)
-            y = function(x)
+    def both(x: tf.Tensor) -> tuple[tf.Tensor, Layer]:
+        return function(x), reverse
 
-        def reverse(y_hat: tf.Tensor) -> tf.Tensor:
-            if not rectifier:
-                return y_hat
-            return tf.nn.relu(tape.gradient(y, x, y_hat) if how == "guided" else y_hat)
+    return both
 
-        return y, reverse
 
-    return reversed_
+def rectifier(function: Layer, how: str) -> Layer:
+    """A function of the same y, whose x_hat is DeConvNet's (`deconv`) or DeSaliNet's (`guided`)."""
+    before = passed(tf.identity, tf.nn.relu)
+    rules = {
+        "gradient": function,
+        "guided": lambda x: function(before(x)),
+        "deconv": passed(function, tf.nn.relu),
+    }
+    return rules[how]
 
 
 # ----- The networks -----
@@ -91,13 +91,13 @@ class Layers:
         return x
 
     def relu(self, x: Tensor) -> Tensor:
-        return layers.Activation(reversed_as(keras.activations.relu, self._how))(x)
+        return layers.Activation(rectifier(keras.activations.relu, self._how))(x)
 
     def relu6(self, x: Tensor) -> Tensor:
-        return layers.Activation(reversed_as(keras.activations.relu6, self._how))(x)
+        return layers.Activation(rectifier(keras.activations.relu6, self._how))(x)
 
     def silu(self, x: Tensor) -> Tensor:
-        return layers.Activation(reversed_as(keras.activations.silu, self._how))(x)
+        return layers.Activation(rectifier(keras.activations.silu, self._how))(x)
 
     def lrn(self, x: Tensor) -> Tensor:
         """TensorFlow's own, for which Keras has no layer; its alpha multiplies the sum, not the mean."""
@@ -107,7 +107,8 @@ class Layers:
                 x, LRN["size"] // 2, LRN["k"], LRN["alpha"] / LRN["size"], LRN["beta"]
             )
 
-        return layers.Lambda(reversed_as(normalise, self._how, rectifier=False))(x)
+        as_it_is = self._how == "gradient"
+        return layers.Lambda(normalise if as_it_is else passed(normalise, tf.identity))(x)
 
 
 def plain(net: Layers, x: Tensor) -> Tensor:

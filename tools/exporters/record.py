@@ -2,7 +2,6 @@
 
 import json
 import platform
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -48,7 +47,7 @@ def record(
         try:
             export(network, file)
         except Exception as error:
-            networks[network] = {"error": traceback.format_exception_only(error)[-1].strip()}
+            networks[network] = {"error": f"{type(error).__name__}: {error}"}
             continue
         networks[network] = {"opset": _clean(file)}
         arrays = {name: np.asarray(array) for name, array in run(network, x, p).items()}

@@ -212,38 +212,39 @@ def dynamo(network: str, file: Path) -> None:
 # ----- The references -----
 
 
-def reversed_as(layer: nn.Module, how: str) -> nn.Module:
-    """A layer of the same y whose x_hat is that of DeConvNet (`deconv`) or of DeSaliNet (`guided`)."""
+class Passed(torch.autograd.Function):
+    """y of a function, and x_hat of another."""
 
-    class Reversed(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx, x):
-            ctx.save_for_backward(x)
-            return layer(x)
+    @staticmethod
+    def forward(ctx, x, function, reverse):
+        ctx.reverse = reverse
+        return function(x)
 
-        @staticmethod
-        def backward(ctx, y_hat):
-            if isinstance(layer, nn.LocalResponseNorm):
-                return y_hat
-            if how == "guided":
-                (x,) = ctx.saved_tensors
-                with torch.enable_grad():
-                    x = x.detach().requires_grad_()
-                    (y_hat,) = torch.autograd.grad(layer(x), x, y_hat)
-            return y_hat.clamp(min=0)
+    @staticmethod
+    def backward(ctx, y_hat):
+        return ctx.reverse(y_hat), None, None
 
-    class Layer(nn.Module):
-        def forward(self, x: Tensor) -> Tensor:
-            return Reversed.apply(x)
 
-    return Layer()
+class Reversed(nn.Module):
+    """A layer of the same y, whose x_hat is DeConvNet's (`deconv`) or DeSaliNet's (`guided`)."""
+
+    def __init__(self, layer: nn.Module, how: str) -> None:
+        super().__init__()
+        self.layer, self.how = layer, how
+
+    def forward(self, x: Tensor) -> Tensor:
+        if isinstance(self.layer, nn.LocalResponseNorm):
+            return Passed.apply(x, self.layer, torch.clone)
+        if self.how == "guided":
+            return self.layer(Passed.apply(x, torch.clone, torch.relu))
+        return Passed.apply(x, self.layer, torch.relu)
 
 
 def replace(module: nn.Module, how: str) -> None:
     """Replace a network's rectifiers and its LRN."""
     for name, child in module.named_children():
         if isinstance(child, (nn.ReLU, nn.ReLU6, nn.SiLU, nn.LocalResponseNorm)):
-            setattr(module, name, reversed_as(child, how))
+            setattr(module, name, Reversed(child, how))
         else:
             replace(child, how)
 
