@@ -1,6 +1,7 @@
 """Networks that frameworks exported, against those frameworks' own autodiff: see tools/exporters."""
 
 import json
+import runpy
 from functools import cache
 from pathlib import Path
 
@@ -84,3 +85,12 @@ def test_all_frameworks_agree(network, variant):
         y, x_hat = explain(name, variant)
         assert_close(y, first_y, RTOL)
         assert_close(nchw(name, x_hat), nchw(names[0], first), RTOL)
+
+
+def test_the_table_lists_every_export():
+    tools = FOLDER.parents[1] / "tools" / "exporters"
+    lines = (tools / "README.md").read_text(encoding="utf-8").splitlines()
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
+    assert [row[:4] for row in cells if len(row) == 5][2:] == runpy.run_path(str(tools / "table.py"))[
+        "keys"
+    ]()
