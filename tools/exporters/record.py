@@ -31,7 +31,7 @@ def record(
     Args:
         exporter: The name of the folder.
         framework: What the networks are written in.
-        packages: Those whose versions matter.
+        packages: Those whose versions matter, the framework's own first.
         export: The exporter.
         run: The framework's own forward and reversed results.
         layout: NCHW or NHWC, as the exported networks are fed.
@@ -43,17 +43,19 @@ def record(
     networks: dict[str, dict[str, object]] = {}
     for network in KERNELS:
         file = folder / f"{network}.onnx"
-        file.unlink(missing_ok=True)
+        references = file.with_suffix(".npz")
+        for stale in (file, references):
+            stale.unlink(missing_ok=True)
         try:
             export(network, file)
         except Exception as error:
-            networks[network] = {"error": f"{type(error).__name__}: {error}"}
+            networks[network] = {"error": f"{type(error).__name__}: {error}".splitlines()[0]}
             continue
         networks[network] = {"opset": _clean(file)}
         arrays = {name: np.asarray(array) for name, array in run(network, x, p).items()}
         assert set(arrays) == {"y", *REFERENCES}
         assert all(arrays[name].shape == x.shape for name in REFERENCES)
-        np.savez_compressed(folder / f"{network}.npz", x=x, p=p, **arrays)
+        np.savez_compressed(references, x=x, p=p, **arrays)
     manifest = {
         "framework": framework,
         "exporter": exporter,
