@@ -19,25 +19,6 @@ REFERENCES = {"salinet": "gradient", "desalinet": "guided", "deconvnet": "deconv
 # mask and no switch of these networks is so near to a tie that this flips it; a wrong one shows as 1e-2.
 RTOL = 1e-4
 
-UNKNOWN_LRN = "LRN written in other operators is not recognised as LRN"
-UNKNOWN_SIZES = "a size computed in int32 is not followed"
-UNKNOWN_EXPAND = "the computed shape of an Expand is not followed"
-FAILING = {
-    **{("torchscript/lrn", variant): UNKNOWN_LRN for variant in REFERENCES},
-    **{("jax2onnx/lrn", variant): UNKNOWN_LRN for variant in REFERENCES},
-    **{("dynamo/lrn", variant): UNKNOWN_LRN for variant in ("desalinet", "deconvnet")},
-    **{("paddle2onnx/lrn", variant): UNKNOWN_LRN for variant in ("desalinet", "deconvnet")},
-    **{("jax2onnx/excitation", variant): UNKNOWN_EXPAND for variant in REFERENCES},
-    **{(f"tf2onnx/{name}", variant): UNKNOWN_SIZES for name in ("plain", "lrn") for variant in REFERENCES},
-}
-
-
-def case(name, variant):
-    reason = FAILING.get((name, variant))
-    return pytest.param(
-        name, variant, marks=[pytest.mark.xfail(strict=True, reason=reason)] if reason else []
-    )
-
 
 @cache
 def arrays(name):
@@ -62,9 +43,8 @@ def nchw(name, x_hat):
     return x_hat.transpose(0, 3, 1, 2) if manifest["layout"] == "NHWC" else x_hat
 
 
-@pytest.mark.parametrize(
-    ("name", "variant"), [case(name, variant) for name in FILES for variant in REFERENCES]
-)
+@pytest.mark.parametrize("variant", REFERENCES)
+@pytest.mark.parametrize("name", FILES)
 def test_each_agrees_with_its_own_framework(name, variant):
     wanted = arrays(name)
     y, x_hat = explain(name, variant)
@@ -77,7 +57,7 @@ def test_each_agrees_with_its_own_framework(name, variant):
 @pytest.mark.parametrize("variant", REFERENCES)
 @pytest.mark.parametrize("network", sorted({Path(name).name for name in FILES}))
 def test_all_frameworks_agree(network, variant):
-    names = [name for name in FILES if Path(name).name == network and (name, variant) not in FAILING]
+    names = [name for name in FILES if Path(name).name == network]
     if len(names) < 2:
         pytest.skip("all but one of them fail above")
     first_y, first = explain(names[0], variant)

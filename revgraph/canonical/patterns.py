@@ -63,11 +63,12 @@ def _set_aside(graph: gs.Graph, nodes: Nodes, stand_ins: Nodes) -> Group:
 
 
 def _restore(graph: gs.Graph, group: Group) -> None:
-    for stand_in in group.stand_ins:
-        stand_in.inputs.clear()
-        stand_in.outputs.clear()
-    members = {id(node) for node in group.stand_ins}
-    graph.nodes = [node for node in graph.nodes if id(node) not in members]
+    group.stand_ins[-1].outputs.clear()
+    for stand_in in reversed(group.stand_ins):
+        if not any(tensor.outputs for tensor in stand_in.outputs):  # else a tap reads it
+            stand_in.inputs.clear()
+            stand_in.outputs.clear()
+            graph.nodes = [node for node in graph.nodes if node is not stand_in]
     for node, inputs, outputs in group.nodes:
         node.inputs.extend(inputs)
         node.outputs.extend(outputs)
