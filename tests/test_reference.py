@@ -1,5 +1,6 @@
 """The reference against onnxruntime forward, and against derivatives and hand-computed examples reversed."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
 
@@ -243,6 +244,16 @@ OPERATORS = [
     (17, CUBE, layer("ReduceSum", *"xa", noop_with_empty_axes=1), {"a": ints()}),
     (17, CUBE, layer("ReduceMax", axes=[1]), {}),
     (18, CUBE, layer("ReduceMin", *"xa"), {"a": ints(1)}),
+    (13, CUBE, layer("ReduceMin", axes=[-1, 2], keepdims=0), {}),
+    (18, CUBE, layer("ReduceMax", *"xa", keepdims=0), {"a": ints(3, 1)}),
+    (20, CUBE, layer("ReduceMax"), {}),
+    (18, CUBE, layer("ReduceMax", *"xa", noop_with_empty_axes=1), {"a": ints()}),
+    (17, CUBE, layer("ReduceL1", axes=[1, 3]), {}),
+    (18, CUBE, layer("ReduceL2", *"xa", keepdims=0), {"a": ints(1)}),
+    (13, CUBE, layer("ReduceL2", axes=[-1]), {}),
+    (18, CUBE, layer("ReduceSumSquare", *"xa"), {"a": ints(2, 3)}),
+    (17, PLUS, layer("ReduceLogSum", axes=[1], keepdims=0), {}),
+    (17, CUBE, layer("ReduceLogSumExp", axes=[1, 2]), {}),
     (17, CUBE, layer("ReduceProd", axes=[1], keepdims=0), {}),
     (17, CUBE, layer("GlobalMaxPool"), {}),
     (28, CUBE[:, :, :, 0], layer("GlobalMaxPool"), {}),
@@ -324,8 +335,8 @@ def test_transposed_windows_and_pads_reverse_to_their_derivative(
 
 
 ONLY_FORWARD = {
-    *("Cast", "Ceil", "ConstantOfShape", "Equal", "Floor", "Greater", "LessOrEqual", "Range", "ReduceMax"),
-    *("ReduceMin", "ReduceProd", "Round", "Shape", "Size"),
+    *("Cast", "Ceil", "ConstantOfShape", "Equal", "Floor", "Greater", "LessOrEqual", "Range"),
+    *("ReduceProd", "Round", "Shape", "Size"),
 }
 DIFFERENTIABLE = [row for row in OPERATORS if row[1] is not INTS and row[2].op_type not in ONLY_FORWARD]
 
@@ -474,6 +485,46 @@ def test_global_max_pooling_reverses_by_hand(variant: str, x_hat: list[list[floa
     x = np.array([[[[1.0, 2.0, 0.0], [3.0, 3.0, 1.0]]]])
     model = network([layer("GlobalMaxPool")], x)
     np.testing.assert_array_equal(reverse(model, x, np.full((1, 1, 1, 1), 5.0), variant), [[x_hat]])
+
+
+EXTREMA = [
+    ("ReduceMax", {"axes": [2, 3]}, [[0, 0, 0], [5, 0, 0]], [[0, 5, 0], [0, 0, 0]]),
+    ("ReduceMax", {"axes": [-1, 1, 2], "keepdims": 0}, [[0, 0, 0], [5, 0, 0]], [[0, 5, 0], [0, 0, 0]]),
+    ("ReduceMax", {"axes": [3]}, [[0, 5, 0], [6, 0, 0]], [[0, 5, 0], [0, 6, 0]]),
+    ("ReduceMax", {"axes": [2], "keepdims": 0}, [[0, 0, 7], [5, 6, 0]], [[5, 6, 7], [0, 0, 0]]),
+    ("ReduceMin", {"axes": [2, 3]}, [[0, 0, 5], [0, 0, 0]], [[0, 5, 0], [0, 0, 0]]),
+    ("ReduceMin", {"axes": [2], "keepdims": 0}, [[5, 6, 7], [0, 0, 0]], [[5, 6, 7], [0, 0, 0]]),
+]
+
+
+@pytest.mark.parametrize(("op_type", "attributes", "first", "middle"), EXTREMA)
+def test_extrema_along_axes_reverse_as_one_window_by_hand(
+    op_type: str, attributes: dict[str, object], first: list[list[int]], middle: list[list[int]]
+) -> None:
+    x = picture([1, 2, 0], [3, 3, 0])
+    model = network([layer(op_type, **attributes)], x)
+    shape = forward(model, x).shape
+    p = np.arange(5.0, 5 + math.prod(shape)).reshape(shape)
+    for variant in VARIANTS:
+        expected = middle if variant.endswith("-centre") else first
+        np.testing.assert_array_equal(reverse(model, x, p, variant), [[expected]])
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_maximum_over_the_plane_is_global_max_pooling(variant: str) -> None:
+    x = np.round(CUBE.astype(np.float64))  # ties
+    p = np.random.default_rng(8).standard_normal((2, 6, 1, 1))
+    by = [
+        reverse(network([node], x), x, p, variant)
+        for node in (layer("ReduceMax", axes=[3, 2]), layer("GlobalMaxPool"))
+    ]
+    np.testing.assert_array_equal(*by)
+
+
+def test_the_norm_of_nothing_sends_back_nothing() -> None:
+    x = np.array([[0.0, 0.0], [3.0, 4.0]])
+    model = network([layer("ReduceL2", axes=[1])], x)
+    np.testing.assert_allclose(reverse(model, x, np.ones((2, 1)), "salinet"), [[0, 0], [0.6, 0.8]])
 
 
 # ----- Quantisation -----

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from revgraph.reference.layer import Array, Forward, Layer, Operator, elementwise
+from revgraph.reference.layer import Array, Layer, Operator, elementwise
 
 
 def _variadic(ufunc: Callable[..., Any], slope: Callable[[Layer, int], Any]) -> Operator:
@@ -50,31 +50,6 @@ def _stands_out(beyond: Callable[..., Any], extreme: Callable[..., Any]) -> Call
     return slope
 
 
-# ----- Reductions -----
-
-
-def _axes(layer: Layer) -> tuple[int, ...]:
-    """The axes that are reduced: without any, all of them, or none with noop_with_empty_axes."""
-    axes = layer.get_or_read("axes", 1)
-    otherwise = () if layer.get("noop_with_empty_axes", 0) else range(layer.x.ndim)
-    return tuple(axis % layer.x.ndim for axis in axes or otherwise)
-
-
-def _reduction(reduction: Callable[..., Any]) -> Forward:
-    return lambda layer, x, *_: reduction(x, axis=_axes(layer), keepdims=bool(layer.get("keepdims", 1)))
-
-
-def _reduce_sum_reversed(layer: Layer, y_hat: Array, _: int) -> Array:
-    """x_hat_v = y_hat of the sum that v is in (Eq. 6)."""
-    kept = [1 if axis in _axes(layer) else n for axis, n in enumerate(layer.x.shape)]
-    return np.broadcast_to(y_hat.reshape(kept), layer.x.shape)
-
-
-def _reduce_mean_reversed(layer: Layer, y_hat: Array, _: int) -> Array:
-    """x_hat_v = y_hat / n of the mean that v is in (Eq. 6)."""
-    return _reduce_sum_reversed(layer, y_hat, 0) * (y_hat.size / layer.x.size)
-
-
 OPERATORS: Mapping[str, Operator] = {
     "Abs": _unary(np.abs, np.sign),
     "Add": _variadic(np.add, lambda _, operand: 1.0),
@@ -99,11 +74,6 @@ OPERATORS: Mapping[str, Operator] = {
     "Or": _only_forward(np.logical_or),
     "Pow": Operator(_power, elementwise(_power_slope)),
     "Reciprocal": _unary(np.reciprocal, lambda x: -1 / x**2),
-    "ReduceMax": Operator(_reduction(np.max)),
-    "ReduceMean": Operator(_reduction(np.mean), _reduce_mean_reversed),
-    "ReduceMin": Operator(_reduction(np.min)),
-    "ReduceProd": Operator(_reduction(np.prod)),
-    "ReduceSum": Operator(_reduction(np.sum), _reduce_sum_reversed),
     "Round": _only_forward(np.rint),
     "Sqrt": _unary(np.sqrt, lambda x: 0.5 / np.sqrt(x)),
     "Sub": Operator(lambda _, a, b: a - b, elementwise(lambda _, operand: (1.0, -1.0)[operand]), None),

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from revgraph.reference.layer import Array, Layer, Operator, Reversed
+from revgraph.reference.reductions import axes, unpool_first, unpool_middle
 from revgraph.reference.windows import Window, col2im, im2col, window
 
 
@@ -57,23 +58,8 @@ def _average_pool_reversed(layer: Layer, y_hat: Array, _: int) -> Array:
 # ----- One window, the whole plane -----
 
 
-def _plane(x: Array) -> tuple[int, ...]:
-    return tuple(range(2, x.ndim))
-
-
-def _global_unpool_switch(layer: Layer, y_hat: Array, _: int) -> Array:
-    """x_hat_v = y_hat at the plane's first maximum in row-major order, else 0 (Eq. 9)."""
-    planes = layer.x.reshape(*layer.x.shape[:2], -1)
-    hats = np.zeros_like(planes)
-    np.put_along_axis(hats, planes.argmax(axis=2, keepdims=True), y_hat.reshape(*planes.shape[:2], 1), axis=2)
-    return hats.reshape(layer.x.shape)
-
-
-def _global_unpool_centre(layer: Layer, y_hat: Array, _: int) -> Array:
-    """x_hat_v = y_hat at the plane's centre, of two the first, else 0 (Sect. 2.2)."""
-    hats = np.zeros(layer.x.shape)
-    hats[(..., *((n - 1) // 2 for n in layer.x.shape[2:]))] = y_hat.reshape(y_hat.shape[:2])
-    return hats
+def _plane(layer: Layer) -> tuple[int, ...]:
+    return tuple(range(2, layer.x.ndim))
 
 
 def _global_average_pool_reversed(layer: Layer, y_hat: Array, _: int) -> Array:
@@ -82,14 +68,24 @@ def _global_average_pool_reversed(layer: Layer, y_hat: Array, _: int) -> Array:
 
 
 MAX_POOL: Mapping[str, Mapping[str, Reversed]] = {
-    "": {"MaxPool": _unpool_switches, "GlobalMaxPool": _global_unpool_switch},
-    "-centre": {"MaxPool": _unpool_centre, "GlobalMaxPool": _global_unpool_centre},
+    "": {
+        "MaxPool": _unpool_switches,
+        "GlobalMaxPool": unpool_first(_plane, np.argmax),
+        "ReduceMax": unpool_first(axes, np.argmax),
+        "ReduceMin": unpool_first(axes, np.argmin),
+    },
+    "-centre": {
+        "MaxPool": _unpool_centre,
+        "GlobalMaxPool": unpool_middle(_plane),
+        "ReduceMax": unpool_middle(axes),
+        "ReduceMin": unpool_middle(axes),
+    },
 }
 OPERATORS: Mapping[str, Operator] = {
     "AveragePool": Operator(_average_pool, _average_pool_reversed),
     "GlobalAveragePool": Operator(
-        lambda _, x: x.mean(axis=_plane(x), keepdims=True), _global_average_pool_reversed
+        lambda layer, x: x.mean(axis=_plane(layer), keepdims=True), _global_average_pool_reversed
     ),
-    "GlobalMaxPool": Operator(lambda _, x: x.max(axis=_plane(x), keepdims=True)),
+    "GlobalMaxPool": Operator(lambda layer, x: x.max(axis=_plane(layer), keepdims=True)),
     "MaxPool": Operator(_max_pool),
 }

@@ -10,6 +10,7 @@ from revgraph.reference import (
     constants,
     normalisation,
     pools,
+    reductions,
     resize,
     wiring,
 )
@@ -22,6 +23,7 @@ OPERATORS: Mapping[str, Operator] = {
     **constants.OPERATORS,
     **normalisation.OPERATORS,
     **pools.OPERATORS,
+    **reductions.OPERATORS,
     **resize.OPERATORS,
     **wiring.OPERATORS,
 }
