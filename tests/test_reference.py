@@ -267,6 +267,15 @@ OPERATORS = [
     (21, CUBE, layer("GroupNormalization", *"xsb", num_groups=2), {"s": floats(6), "b": floats(6)}),
     (17, CUBE, layer("LayerNormalization", *"xsb"), {"s": floats(4), "b": floats(4)}),
     (17, CUBE, layer("LayerNormalization", *"xs", axis=1), {"s": floats(6, 3, 4)}),
+    (17, CUBE, layer("LayerNormalization", *"xsb", axis=2, epsilon=0.1), {"s": floats(3, 1), "b": floats(4)}),
+    (17, CUBE, layer("LpNormalization"), {}),
+    (17, CUBE, layer("LpNormalization", p=1, axis=1), {}),
+    (22, CUBE, layer("LpNormalization", axis=-2), {}),
+    (13, CUBE, layer("MeanVarianceNormalization"), {}),
+    (13, CUBE, layer("MeanVarianceNormalization", axes=[2, -1]), {}),
+    (17, CUBE, layer("MeanVarianceNormalization", axes=[0, 1, 2, 3]), {}),
+    (23, CUBE, layer("RMSNormalization", *"xs"), {"s": floats(4)}),
+    (23, CUBE, layer("RMSNormalization", *"xs", axis=1, epsilon=0.1), {"s": floats(6, 1, 4)}),
     (17, CUBE[:, :1], layer("Expand", *"xs"), {"s": ints(2, 6, 1, 4)}),
     (17, CUBE, layer("Expand", *"xs"), {"s": ints(5, 1, 1, 1, 1)}),
     (17, CUBE, layer("Tile", *"xr"), {"r": ints(1, 2, 1, 3)}),
@@ -485,6 +494,32 @@ def test_global_max_pooling_reverses_by_hand(variant: str, x_hat: list[list[floa
     x = np.array([[[[1.0, 2.0, 0.0], [3.0, 3.0, 1.0]]]])
     model = network([layer("GlobalMaxPool")], x)
     np.testing.assert_array_equal(reverse(model, x, np.full((1, 1, 1, 1), 5.0), variant), [[x_hat]])
+
+
+@pytest.mark.parametrize("output", [1, 2])
+def test_statistics_of_layer_normalization_run_forward_only(output: int) -> None:
+    names = ["n", "m", "i"]
+    node = helper.make_node("LayerNormalization", ["x", "s"], names, axis=2, epsilon=0.5)
+    model = network([node, layer("Identity", names[output])], CUBE, {"s": floats(4)})
+    # float32 rounding of one operator
+    np.testing.assert_allclose(forward(model, CUBE), by_onnxruntime(model, CUBE), rtol=1e-5, atol=1e-6)
+    with pytest.raises(RevgraphError, match=f"its output '{names[output]}' is used"):
+        reverse(model, CUBE, forward(model, CUBE), "salinet")
+
+
+@pytest.mark.parametrize("p", [1, 2])
+def test_a_row_of_zeros_stays_and_sends_back_nothing(p: int) -> None:
+    x = np.array([[0.0, 0.0], [0.0, -2.0]])
+    model = network([layer("LpNormalization", p=p)], x)
+    np.testing.assert_array_equal(forward(model, x), [[0, 0], [0, -1]])
+    np.testing.assert_array_equal(reverse(model, x, np.ones((2, 2)), "salinet"), [[0, 0], [0.5, 0]])
+
+
+def test_mean_variance_normalization_of_a_flat_picture_by_hand() -> None:
+    x = np.ones((1, 1, 1, 2))
+    model = network([layer("MeanVarianceNormalization")], x)
+    np.testing.assert_array_equal(forward(model, x), 0 * x)
+    np.testing.assert_allclose(reverse(model, x, picture([3, 1]), "salinet"), picture([1e9, -1e9]))
 
 
 EXTREMA = [

@@ -1,7 +1,6 @@
-"""Normalisation: by stored statistics (affine), across channels (LRN), or by the values themselves."""
+"""Normalisation by stored statistics (affine), and across neighbouring channels (LRN)."""
 
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import reduce
 
 import numpy as np
@@ -54,50 +53,7 @@ def _lrn_reversed(layer: Layer, y_hat: Array, _: int) -> Array:
 LRN: Mapping[str, Reversed] = {"identity": as_is, "bp": _lrn_reversed}
 
 
-# ----- By the mean and deviation of rows of x: one per picture and channel, group of channels, or pixel -----
-
-
-def _standardised(layer: Layer, rows: tuple[int, ...]) -> tuple[Array, Array]:
-    """n = (x - mean) / sigma along each row, (*rows, rest), and sigma = sqrt(variance + epsilon)."""
-    x = layer.x.reshape(*rows, -1)
-    x = x - x.mean(axis=-1, keepdims=True)
-    sigma = np.sqrt((x**2).mean(axis=-1, keepdims=True) + layer.get("epsilon", 1e-5))
-    return x / sigma, sigma
-
-
-def _row_norm(rows: Callable[[Layer], tuple[int, ...]], spread: Callable[[Layer, Array], Array]) -> Operator:
-    """y = n * scale + bias, the two spread over x."""
-
-    def forward(layer: Layer, x: Array, scale: Array, bias: Array | None = None) -> Array:
-        n, _ = _standardised(layer, rows(layer))
-        y = n.reshape(x.shape) * spread(layer, scale)
-        return y if bias is None else y + spread(layer, bias)
-
-    def reversed_(layer: Layer, y_hat: Array, _: int) -> Array:
-        """x_hat = (n_hat - mean of n_hat - n * mean of n_hat n) / sigma, n_hat = y_hat * scale (Eq. 5)."""
-        n, sigma = _standardised(layer, rows(layer))
-        n_hat = (y_hat * spread(layer, layer.inputs[1])).reshape(n.shape)
-        along = n * (n_hat * n).mean(axis=-1, keepdims=True)
-        x_hat = (n_hat - n_hat.mean(axis=-1, keepdims=True) - along) / sigma
-        return np.asarray(x_hat.reshape(y_hat.shape))
-
-    return Operator(forward, reversed_)
-
-
-def _group_spread(layer: Layer, values: Array) -> Array:
-    """One value per channel, before opset 21 one per group."""
-    channels = layer.x.shape[1]
-    return per_channel(values.repeat(channels // len(values)), layer.x)
-
-
 OPERATORS: Mapping[str, Operator] = {
     "BatchNormalization": Operator(_batch_norm, _batch_norm_reversed),
-    "GroupNormalization": _row_norm(lambda layer: (layer.x.shape[0], layer.get("num_groups")), _group_spread),
-    "InstanceNormalization": _row_norm(
-        lambda layer: layer.x.shape[:2], lambda layer, values: per_channel(values, layer.x)
-    ),
     "LRN": Operator(_lrn),
-    "LayerNormalization": _row_norm(
-        lambda layer: (math.prod(layer.x.shape[: layer.get("axis", -1)]),), lambda _, values: values
-    ),
 }

@@ -12,6 +12,7 @@ from revgraph.reference import (
     pools,
     reductions,
     resize,
+    rows,
     wiring,
 )
 from revgraph.reference.layer import Layer, Operator, Reversed
@@ -25,6 +26,7 @@ OPERATORS: Mapping[str, Operator] = {
     **pools.OPERATORS,
     **reductions.OPERATORS,
     **resize.OPERATORS,
+    **rows.OPERATORS,
     **wiring.OPERATORS,
 }
 VARIANTS = {relu + pool: (relu, pool) for pool in pools.MAX_POOL for relu in activations.RELU}
