@@ -83,6 +83,8 @@ def random_window(op_type: str, rank: int, seed: int) -> tuple[onnx.ModelProto, 
         attributes["ceil_mode"] = int(rng.integers(2))
     if op_type == "AveragePool":
         attributes["count_include_pad"] = int(rng.integers(2))
+    if op_type == "LpPool":
+        attributes["p"] = int(rng.integers(1, 4))
     groups, wide = rng.integers(1, 4), rng.integers(1, 3)
     x = rng.standard_normal((2, groups * wide, *rng.integers(10, 14, rank))).astype(np.float32)
     if op_type != "Conv":
@@ -136,7 +138,10 @@ def random_pad(rank: int, seed: int) -> tuple[onnx.ModelProto, np.ndarray]:
 
 
 WINDOWS = [
-    (op, rank, seed) for op in ("Conv", "MaxPool", "AveragePool") for rank in (1, 2, 3) for seed in range(40)
+    (op, rank, seed)
+    for op in ("Conv", "MaxPool", "AveragePool", "LpPool")
+    for rank in (1, 2, 3)
+    for seed in range(40)
 ]
 
 
@@ -186,6 +191,17 @@ OPERATORS = [
     (17, FLAT, layer("Gemm", *"xb", transA=1, transB=1), {"b": floats(5, 2)}),
     (17, FLAT, layer("MatMul", *"xb"), {"b": floats(6, 5)}),
     (17, CUBE, layer("MatMul", *"bx"), {"b": floats(6, 5, 3)}),
+    (17, CUBE, layer("MatMul", *"xb"), {"b": floats(4)}),
+    (17, CUBE, layer("MatMul", *"bx"), {"b": floats(3)}),
+    (17, CUBE[0, 0], layer("MatMul", *"xb"), {"b": floats(2, 6, 4, 5)}),
+    (17, CUBE[:, :1], layer("MatMul", *"bx"), {"b": floats(6, 5, 3)}),
+    (17, FLAT[0], layer("MatMul", *"xb"), {"b": floats(6, 5)}),
+    (17, FLAT[0], layer("MatMul", *"xb"), {"b": floats(3, 6, 5)}),
+    (17, FLAT[0], layer("MatMul", *"bx"), {"b": floats(3, 5, 6)}),
+    (17, FLAT, layer("Gemm", *"bxc", alpha=2.0, transA=1, transB=1), {"b": floats(6, 5), "c": floats(2)}),
+    (17, FLAT, layer("Gemm", *"bx", alpha=0.5), {"b": floats(5, 2)}),
+    (17, FLAT, layer("Gemm", *"abx", beta=3.0), {"a": floats(2, 5), "b": floats(5, 6)}),
+    (17, FLAT[:1], layer("Gemm", *"abx", beta=3.0), {"a": floats(2, 5), "b": floats(5, 6)}),
     (17, CUBE, layer("Add", *"xb"), {"b": floats(6, 1, 4)}),
     (17, FLAT, layer("Add", *"xb"), {"b": floats(3, 1, 6)}),
     (17, CUBE[:, :, :1], layer("Add", *"bx"), {"b": floats(6, 3, 1)}),
@@ -220,6 +236,7 @@ OPERATORS = [
     (17, CUBE, layer("Slice", *"xseat"), {"s": ints(9), "e": ints(-99), "a": ints(1), "t": ints(-2)}),
     (17, CUBE, layer("Cast", to=onnx.TensorProto.INT32), {}),
     (17, INTS, layer("Cast", to=onnx.TensorProto.FLOAT), {}),
+    (17, CUBE, layer("CastLike", *"xi"), {"i": ints(1)}),
     (17, CUBE, layer("Sub", *"xx"), {}),
     (17, PLUS, layer("Mul", *"xx"), {}),
     (17, PLUS, layer("Div", *"bx"), {"b": floats(4, 1, 1)}),
@@ -234,6 +251,7 @@ OPERATORS = [
     (17, CUBE, layer("Max", *"xb"), {"b": floats(6, 1, 1) - 1}),
     (8, CUBE, layer("Min", *"xbc"), {"b": floats(6, 1, 1) - 1, "c": floats(1)}),
     (17, CUBE, layer("Max"), {}),
+    (17, CUBE[:, :, :1], layer("Max", *"bxc"), {"b": floats(1, 6, 5, 4) - 1, "c": floats(2, 1, 1, 4) - 1}),
     (17, CUBE, layer("Where", *"kxb"), {"k": RNG.random((3, 4)) < 0.5, "b": floats(6, 1, 1)}),
     (17, CUBE, layer("Where", *"kbx"), {"k": RNG.random((3, 4)) < 0.5, "b": floats(6, 1, 1)}),
     (17, CUBE, layer("ReduceMean", axes=[2, -1]), {}),
@@ -256,6 +274,8 @@ OPERATORS = [
     (17, CUBE, layer("ReduceLogSumExp", axes=[1, 2]), {}),
     (17, CUBE, layer("ReduceProd", axes=[1], keepdims=0), {}),
     (17, CUBE, layer("GlobalMaxPool"), {}),
+    (17, CUBE, layer("GlobalLpPool"), {}),
+    (17, CUBE, layer("GlobalLpPool", p=3), {}),
     (28, CUBE[:, :, :, 0], layer("GlobalMaxPool"), {}),
     (7, PLUS, layer("DepthToSpace", blocksize=2), {}),
     (11, PLUS, layer("DepthToSpace", blocksize=2, mode="CRD"), {}),
@@ -344,7 +364,7 @@ def test_transposed_windows_and_pads_reverse_to_their_derivative(
 
 
 ONLY_FORWARD = {
-    *("Cast", "Ceil", "ConstantOfShape", "Equal", "Floor", "Greater", "LessOrEqual", "Range"),
+    *("Cast", "CastLike", "Ceil", "ConstantOfShape", "Equal", "Floor", "Greater", "LessOrEqual", "Range"),
     *("ReduceProd", "Round", "Shape", "Size"),
 }
 DIFFERENTIABLE = [row for row in OPERATORS if row[1] is not INTS and row[2].op_type not in ONLY_FORWARD]
@@ -355,6 +375,52 @@ def test_operators_reverse_to_their_derivative(
     opset: int, x: np.ndarray, node: onnx.NodeProto, weights: dict[str, np.ndarray]
 ) -> None:
     assert_derivative(network([node], x, weights, opset), x)
+
+
+def nodes_of(*lines: str) -> list[onnx.NodeProto]:
+    """Nodes from lines such as "y = Mul a b"."""
+    words = [line.replace("=", " ").split() for line in lines]
+    return [layer(op_type, *inputs, output=output) for output, op_type, *inputs in words]
+
+
+TOGETHER = [
+    pytest.param(CUBE, ["e = Tanh x", "f = MatMul w e", "y = MatMul x f"], id="MatMul"),
+    pytest.param(CUBE, ["e = ReduceMax x", "f = Mul e w", "y = MatMul x f"], id="MatMul, one stretched"),
+    pytest.param(FLAT[0], ["e = Exp x", "f = MatMul x e", "y = Reshape f one"], id="MatMul, two vectors"),
+    pytest.param(FLAT[0], ["e = Mul m x", "y = MatMul e x"], id="MatMul by a vector of the picture"),
+    pytest.param(FLAT[0], ["e = Mul m x", "f = Transpose e", "y = MatMul x f"], id="a vector by a MatMul"),
+    pytest.param(FLAT, ["e = Tanh x", "f = Transpose e", "s = ReduceMean x", "y = Gemm x f s"], id="Gemm"),
+    pytest.param(CUBE, ["e = Neg x", "f = Tanh e", "y = Max e x f"], id="Max"),
+    pytest.param(CUBE, ["e = Neg x", "f = Softmax x", "y = Min x e c f"], id="Min with a constant"),
+    pytest.param(CUBE, ["e = ReduceMean x", "y = Max e x"], id="Max, one stretched"),
+    pytest.param(CUBE, ["k = Greater x c", "e = Exp x", "y = Where k e x"], id="Where"),
+    pytest.param(CUBE, ["e = ReduceMean x", "k = Less e x", "y = Where k e x"], id="Where, one stretched"),
+    pytest.param(CUBE, ["k = Less x c", "e = CastLike k x", "y = Mul e x"], id="a mask"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("x", "lines"), TOGETHER)
+def test_operands_that_all_come_from_the_picture_reverse_to_their_derivative(
+    x: np.ndarray, lines: list[str]
+) -> None:
+    rng = np.random.default_rng(9)
+    shapes = {"w": (4, 3), "m": (5, 6), "c": (6, 1, 1)}
+    weights = {name: rng.standard_normal(shape, np.float32) for name, shape in shapes.items()}
+    model = network(nodes_of(*lines), x, {**weights, "one": ints(1)})
+    # float32 sums of a few products
+    np.testing.assert_allclose(forward(model, x), by_onnxruntime(model, x), rtol=1e-5, atol=1e-5)
+    assert_derivative(model, x)
+
+
+@pytest.mark.parametrize(("op_type", "flip"), [("Max", 1), ("Min", -1)])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_first_extreme_operand_gets_all(op_type: str, flip: int, variant: str) -> None:
+    """Operands a = x, the constant b, and c = 3 - x."""
+    x, b, p = np.array([[1.0, 2.0, 0.0, 1.5]]), np.array([2.0, 2.0, 3.0, 0.0]), np.array([[5.0, 6, 7, 8]])
+    lines = ["t = Mul x s", "e = Sub three x", "c = Mul e s", f"y = {op_type} t b c"]
+    model = network(nodes_of(*lines), x, {"b": flip * b, "s": np.array(1.0 * flip), "three": np.array(3.0)})
+    # 1, 2, 2: the constant; 2, 2, 1: a; 0, 3, 3: the constant; 1.5, 0, 1.5: a
+    np.testing.assert_array_equal(reverse(model, x, p, variant), flip * np.array([[0.0, 6, 0, 8]]))
 
 
 def branching_network(x: np.ndarray) -> onnx.ModelProto:

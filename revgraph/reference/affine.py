@@ -52,27 +52,31 @@ def _gemm(layer: Layer, a: Array, b: Array, c: Any = None) -> Array:
     return np.asarray(layer.get("alpha", 1.0) * (a @ b) + layer.get("beta", 1.0) * c)
 
 
-def _gemm_reversed(layer: Layer, y_hat: Array, _: int) -> Array:
-    """A_hat = alpha Y_hat B^T (Eq. 6)."""
-    b = layer.inputs[1]
-    a_hat = layer.get("alpha", 1.0) * (y_hat @ (b if layer.get("transB", 0) else b.T))
-    return np.asarray(a_hat.T if layer.get("transA", 0) else a_hat)
+def _gemm_reversed(layer: Layer, y_hat: Array, operand: int) -> Array:
+    """A_hat = alpha Y_hat B^T, B_hat = alpha A^T Y_hat, C_hat = beta Y_hat (Eq. 6), A and B as multiplied."""
+    if operand == 2:
+        return unbroadcast(layer.get("beta", 1.0) * y_hat, layer.inputs[2].shape)
+    turned = [layer.get("transA", 0), layer.get("transB", 0)]
+    a, b = (x.T if turn else x for x, turn in zip(layer.inputs, turned, strict=False))
+    x_hat = layer.get("alpha", 1.0) * (a.T @ y_hat if operand else y_hat @ b.T)
+    return np.asarray(x_hat.T if turned[operand] else x_hat)
 
 
 def _matmul_reversed(layer: Layer, y_hat: Array, operand: int) -> Array:
-    """A_hat = Y_hat B^T, B_hat = A^T Y_hat (Eq. 6), summed over the pictures that share a matrix."""
+    """A_hat = Y_hat B^T, B_hat = A^T Y_hat (Eq. 6), summed over the pictures that share a matrix.
+
+    A vector stands for a row on the left, for a column on the right.
+    """
     a, b = layer.inputs
-    if min(a.ndim, b.ndim) < 2:
-        raise layer.refusal(
-            "one of its operands is a vector", "reshape it to a matrix in the model", "reverse"
-        )
-    x_hat = a.swapaxes(-1, -2) @ y_hat if operand else y_hat @ b.swapaxes(-1, -2)
-    return unbroadcast(x_hat, layer.inputs[operand].shape)
+    y_hat = np.expand_dims(y_hat, [axis for axis, x in ((-2, a), (-1, b)) if x.ndim == 1])
+    rows, columns = np.atleast_2d(a), b[:, None] if b.ndim == 1 else b
+    x_hat = rows.swapaxes(-1, -2) @ y_hat if operand else y_hat @ columns.swapaxes(-1, -2)
+    return unbroadcast(x_hat, (rows, columns)[operand].shape).reshape(layer.inputs[operand].shape)
 
 
 OPERATORS: Mapping[str, Operator] = {
     "Conv": Operator(_conv, _conv_reversed),
     "ConvTranspose": Operator(_conv_transpose, _conv_transpose_reversed),
-    "Gemm": Operator(_gemm, _gemm_reversed),
+    "Gemm": Operator(_gemm, _gemm_reversed, None),
     "MatMul": Operator(lambda _, a, b: a @ b, _matmul_reversed, None),
 }

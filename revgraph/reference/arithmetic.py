@@ -40,12 +40,12 @@ def _power_slope(layer: Layer, _: int) -> Array:
     return np.asarray(exponent * x ** (exponent - 1))
 
 
-def _stands_out(beyond: Callable[..., Any], extreme: Callable[..., Any]) -> Callable[[Layer, int], Any]:
-    """[x > all others] of Max, [x < all others] of Min: where they are equal, nothing comes back."""
+def _first(extreme: Callable[..., Any]) -> Callable[[Layer, int], Any]:
+    """Of Max and Min: [x is the first operand that is the extreme]."""
 
     def slope(layer: Layer, operand: int) -> Any:
-        others = [x for i, x in enumerate(layer.inputs) if i != operand]
-        return beyond(layer.inputs[operand], reduce(extreme, others)) if others else 1.0
+        attains = [x == reduce(extreme, layer.inputs) for x in layer.inputs]
+        return reduce(np.greater, [attains[operand], *attains[:operand]])
 
     return slope
 
@@ -64,8 +64,8 @@ OPERATORS: Mapping[str, Operator] = {
     "Less": _only_forward(np.less),
     "LessOrEqual": _only_forward(np.less_equal),
     "Log": _unary(np.log, np.reciprocal),
-    "Max": _variadic(np.maximum, _stands_out(np.greater, np.maximum)),
-    "Min": _variadic(np.minimum, _stands_out(np.less, np.minimum)),
+    "Max": _variadic(np.maximum, _first(np.maximum)),
+    "Min": _variadic(np.minimum, _first(np.minimum)),
     "Mul": Operator(
         lambda _, a, b: a * b, elementwise(lambda layer, operand: layer.inputs[1 - operand]), None
     ),

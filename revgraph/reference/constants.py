@@ -40,9 +40,14 @@ def _cast(layer: Layer, x: Array) -> Array:
     return x.astype(np.float64 if to in FLOATS else onnx.helper.tensor_dtype_to_np_dtype(to))
 
 
+def _cast_like(_: Layer, x: Array, like: Array) -> Array:
+    return x.astype(like.dtype)
+
+
 def _cast_reversed(layer: Layer, y_hat: Array, _: int) -> Array:
     """x_hat = y_hat, between floating types; from integers too, which a picture may be."""
-    if layer.get("to") not in FLOATS:
+    kept = layer.inputs[1].dtype.kind == "f" if layer.inputs[1:] else layer.get("to") in FLOATS
+    if not kept:
         raise layer.refusal("it rounds to integers", "choose a layer before it", "reverse")
     return y_hat
 
@@ -86,6 +91,7 @@ def _dequantize(layer: Layer, x: Array, scale: Array, zero_point: Array | None =
 
 OPERATORS: Mapping[str, Operator] = {
     "Cast": Operator(_cast, _cast_reversed),
+    "CastLike": Operator(_cast_like, _cast_reversed),
     "Constant": Operator(_constant),
     "ConstantOfShape": Operator(_constant_of_shape),
     "DequantizeLinear": Operator(_dequantize, as_is),

@@ -1,6 +1,6 @@
 """One node and what it reads, and how an operator is written down: what every family is made of."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -85,6 +85,20 @@ def tensor(tensors: Mapping[str, Array], name: str) -> Array:
         why = "it is no feed, no initializer and no output that the reference computes"
         raise RevgraphError(f"no value for {name!r}", why, "feed it, or choose another tensor")
     return tensors[name]
+
+
+def values_read(node: onnx.NodeProto) -> Sequence[str]:
+    """The inputs whose values reach y; of others only the shape or the type does."""
+    return node.input[: {"Shape": 0, "Size": 0, "CastLike": 1}.get(node.op_type)]
+
+
+def dependent(nodes: Iterable[onnx.NodeProto], to: str) -> set[str]:
+    """The tensors that `to` flows into; what is computed from shapes alone is constant."""
+    names = {to}
+    for node in nodes:
+        if names.intersection(values_read(node)):
+            names.update(node.output)
+    return names
 
 
 def as_is(_layer: Layer, y_hat: Array, _: int) -> Array:

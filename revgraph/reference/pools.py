@@ -1,4 +1,4 @@
-"""Pooling: maxima by their switches or their centres (Eqs. 8 and 9), averages as affine layers (Eq. 6)."""
+"""Pooling: maxima by switches or centres (Eqs. 8 and 9), averages as affine layers (Eq. 6), norms by BP."""
 
 import math
 from collections.abc import Mapping
@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from revgraph.reference.layer import Array, Layer, Operator, Reversed
-from revgraph.reference.reductions import axes, unpool_first, unpool_middle
+from revgraph.reference.reductions import axes, quotient, unpool_first, unpool_middle
 from revgraph.reference.windows import Window, col2im, im2col, window
 
 
@@ -55,6 +55,23 @@ def _average_pool_reversed(layer: Layer, y_hat: Array, _: int) -> Array:
     return col2im(share.repeat(math.prod(layer.get("kernel_shape")), axis=2), _pooled(layer))
 
 
+def _length_pool(layer: Layer, x: Array) -> Array:
+    """y_u = (sum of |x_v|^p over v in N(u))^(1/p)."""
+    p = layer.get("p", 2)
+    return np.asarray(im2col(np.abs(x) ** p, _pooled(layer)).sum(axis=2) ** (1 / p))
+
+
+def _length_pool_reversed(layer: Layer, y_hat: Array, _: int) -> Array:
+    """x_hat_v = sgn(x_v) |x_v|^(p-1) * sum of y_hat_u / y_u^(p-1) over the u with v in N(u) (Eq. 5)."""
+    share = quotient(y_hat, _length_pool(layer, layer.x) ** (layer.get("p", 2) - 1))[:, :, None]
+    around = col2im(share.repeat(math.prod(layer.get("kernel_shape")), axis=2), _pooled(layer))
+    return _length_slope(layer) * around
+
+
+def _length_slope(layer: Layer) -> Array:
+    return np.asarray(np.sign(layer.x) * np.abs(layer.x) ** (layer.get("p", 2) - 1))
+
+
 # ----- One window, the whole plane -----
 
 
@@ -65,6 +82,18 @@ def _plane(layer: Layer) -> tuple[int, ...]:
 def _global_average_pool_reversed(layer: Layer, y_hat: Array, _: int) -> Array:
     """x_hat_v = y_hat / |picture| (Eq. 6)."""
     return np.broadcast_to(y_hat / math.prod(layer.x.shape[2:]), layer.x.shape)
+
+
+def _global_length_pool(layer: Layer, x: Array) -> Array:
+    """y = (sum of |x_v|^p)^(1/p)."""
+    p = layer.get("p", 2)
+    return np.asarray((np.abs(x) ** p).sum(axis=_plane(layer), keepdims=True) ** (1 / p))
+
+
+def _global_length_pool_reversed(layer: Layer, y_hat: Array, _: int) -> Array:
+    """x_hat_v = sgn(x_v) |x_v|^(p-1) * y_hat / y^(p-1) (Eq. 5)."""
+    y = _global_length_pool(layer, layer.x)
+    return _length_slope(layer) * quotient(y_hat, y ** (layer.get("p", 2) - 1))
 
 
 MAX_POOL: Mapping[str, Mapping[str, Reversed]] = {
@@ -86,6 +115,8 @@ OPERATORS: Mapping[str, Operator] = {
     "GlobalAveragePool": Operator(
         lambda layer, x: x.mean(axis=_plane(layer), keepdims=True), _global_average_pool_reversed
     ),
+    "GlobalLpPool": Operator(_global_length_pool, _global_length_pool_reversed),
     "GlobalMaxPool": Operator(lambda layer, x: x.max(axis=_plane(layer), keepdims=True)),
+    "LpPool": Operator(_length_pool, _length_pool_reversed),
     "MaxPool": Operator(_max_pool),
 }

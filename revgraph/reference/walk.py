@@ -1,6 +1,6 @@
 """The walk: forward through the user's nodes, and back through the reversed network."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -9,7 +9,7 @@ import onnx
 
 from revgraph.errors import RevgraphError
 from revgraph.reference.constants import array, floats
-from revgraph.reference.layer import Array, Reversed, read, tensor
+from revgraph.reference.layer import Array, Reversed, dependent, read, tensor, values_read
 from revgraph.reference.patterns import whole
 from revgraph.reference.table import operator, reversals, rule
 
@@ -59,7 +59,7 @@ def reverse(
         x_hat of every tensor on the way, by name, each with P rows.
     """
     rules, y, p = reversals(variant, lrn), tensor(tensors, at), np.asarray(p, np.float64)
-    if at not in _dependent(model.graph.node, to):
+    if at not in dependent(model.graph.node, to):
         raise RevgraphError(
             f"cannot reverse from {at!r}", f"it does not depend on {to!r}", "choose one that does"
         )
@@ -84,21 +84,15 @@ def _walk(
     to: str,
     p: Array,
 ) -> dict[str, Array]:
-    """From p at `at` to `to`, last node first; where a tensor fans out, what comes back adds."""
-    x_hats, dependent = {at: p}, _dependent(nodes, to)
+    """From p at `at` to `to`, last node first; where a tensor fans out, what comes back adds.
+
+    Nothing comes back through a truth value, such as the condition of a Where.
+    """
+    x_hats, flowing = {at: p}, dependent(nodes, to)
     for node in reversed(nodes):
         for output, y_hat in [(i, x_hats[name]) for i, name in enumerate(node.output) if name in x_hats]:
             layer = replace(read(model, node, tensors), output=output)
-            for operand, name in enumerate(node.input):
-                if name in dependent:
+            for operand, name in enumerate(values_read(node)):
+                if name in flowing and tensors[name].dtype != bool:
                     x_hats[name] = x_hats.get(name, 0.0) + rule(layer, operand, rules)(layer, y_hat, operand)
     return x_hats
-
-
-def _dependent(nodes: Iterable[onnx.NodeProto], to: str) -> set[str]:
-    """The tensors that `to` flows into; what is computed from shapes alone is constant."""
-    names = {to}
-    for node in nodes:
-        if node.op_type not in ("Shape", "Size") and names.intersection(node.input):
-            names.update(node.output)
-    return names
