@@ -1,5 +1,6 @@
 """The reference against onnxruntime forward, and against derivatives and hand-computed examples reversed."""
 
+import ast
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
@@ -378,9 +379,16 @@ def test_operators_reverse_to_their_derivative(
 
 
 def nodes_of(*lines: str) -> list[onnx.NodeProto]:
-    """Nodes from lines such as "y = Mul a b"."""
-    words = [line.replace("=", " ").split() for line in lines]
-    return [layer(op_type, *inputs, output=output) for output, op_type, *inputs in words]
+    """Nodes from lines such as "y = Concat a b axis=1"."""
+    return [_node_of(*line.split(" = ")) for line in lines]
+
+
+def _node_of(output: str, call: str) -> onnx.NodeProto:
+    op_type, *words = call.split()
+    attributes = dict(word.split("=") for word in words if "=" in word)
+    inputs = [word for word in words if "=" not in word]
+    values = {name: ast.literal_eval(value) for name, value in attributes.items()}
+    return helper.make_node(op_type, inputs, output.split(), **values)
 
 
 TOGETHER = [
@@ -723,7 +731,6 @@ SAME = {"kernel_shape": [2], "auto_pad": "SAME_UPPER"}
     [
         (layer("Floor"), "^cannot reverse node 'Floor of y': the reference has no reversed layer for"),
         (layer("Det"), "^cannot run node 'Det of y': the reference has no rule for Det .rules exist for A"),
-        (layer("If", then_branch=EMPTY, else_branch=EMPTY), "the reference has no rule for If"),
         (layer("Loop", "n", "", "x", body=EMPTY), "the reference has no rule for Loop"),
         (layer("Pow", "W", "x"), "input 1 of this Pow, 'x', is not constant"),
         (layer("Dropout", "x", "", "yes"), "it drops at random"),

@@ -13,8 +13,10 @@ from typing import Any, TypeAlias
 import onnx
 
 from revgraph.reference.constants import array
-from revgraph.reference.layer import read
-from revgraph.reference.table import OPERATORS, operator
+from revgraph.reference.graph import Graph, run
+from revgraph.reference.layer import Array
+from revgraph.reference.plain import plain
+from revgraph.reference.table import OPERATORS
 
 Form: TypeAlias = dict[tuple[Any, ...], float]  # a polynomial: monomials, as sorted symbols, to coefficients
 X: Form = {("x",): 1.0}
@@ -114,36 +116,27 @@ class _Source:
     """The graph that is searched.
 
     Attributes:
-        nodes: The node that makes each tensor.
-        readers: The first outputs of the nodes that read each tensor.
+        graph: Its nodes, and what a run of them gave.
         constants: The tensors of one element that depend on no input.
         kept: The tensors that someone else wants: the model's outputs, and where the reversal starts.
     """
 
-    nodes: Mapping[str, onnx.NodeProto]
-    readers: Mapping[str, set[str]]
+    graph: Graph
     constants: Mapping[str, float]
     kept: set[str]
 
 
-def _source(model: onnx.ModelProto, at: str | None) -> _Source:
-    readers: dict[str, set[str]] = {}
-    for node in model.graph.node:
-        for name in node.input:
-            readers.setdefault(name, set()).add(node.output[0])
-    nodes = {name: node for node in model.graph.node for name in node.output}
-    outputs = {output.name for output in model.graph.output}
-    return _Source(nodes, readers, _constants(model), outputs | {at or ""})
+def _source(graph: Graph, at: str | None) -> _Source:
+    outputs = {output.name for output in graph.model.graph.output}
+    return _Source(graph, _constants(graph), outputs | {at or ""})
 
 
-def _constants(model: onnx.ModelProto) -> dict[str, float]:
-    known = {t.name: array(t) for t in model.graph.initializer if math.prod(t.dims) == 1}
-    for node in model.graph.node:
+def _constants(graph: Graph) -> dict[str, float]:
+    known = {t.name: array(t) for t in graph.model.graph.initializer if math.prod(t.dims) == 1}
+    for node in graph.nodes:
         if node.op_type in OPERATORS and all(name in known for name in node.input):
-            layer = read(model, node, known)
-            value = operator(layer).forward(layer, *layer.inputs)
-            if not isinstance(value, tuple) and value.size == 1:
-                known[node.output[0]] = value
+            values = run(graph.model, node, known)
+            known |= {name: value for name, value in values.items() if value.size == 1}
     return {name: float(value.item()) for name, value in known.items() if value.dtype.kind in "fiu"}
 
 
@@ -151,7 +144,7 @@ def _region(source: _Source, y: str) -> set[str]:
     """The tensors that an expression for y may be made of."""
     region = layer = {y}
     for _ in range(DEPTH):
-        nodes = [source.nodes[name] for name in layer if name in source.nodes]
+        nodes = [source.graph.makers[name] for name in layer if name in source.graph.makers]
         layer = {name for node in nodes if node.op_type in READABLE for name in node.input} - region
         region = region | layer
     return region
@@ -180,7 +173,7 @@ class _Reading:
     def _read(self, name: str) -> Form | None:
         if name in self.source.constants:
             return _number(self.source.constants[name])
-        node = self.source.nodes.get(name)
+        node = self.source.graph.makers.get(name)
         if node is None or name not in self.region or node.op_type not in READABLE:
             return None
         if node.op_type in BOUNDS:
@@ -200,7 +193,7 @@ def _held(source: _Source, name: str) -> tuple[str, float, float]:
 
     They are infinite where nothing holds it, and x is then the tensor itself.
     """
-    node = source.nodes.get(name)
+    node = source.graph.makers.get(name)
     bounds = _bounds(source, node) if node is not None and node.op_type in BOUNDS else None
     if bounds is None:
         return name, -math.inf, math.inf
@@ -256,46 +249,46 @@ def _product(source: _Source, node: onnx.NodeProto) -> onnx.NodeProto | None:
     return None
 
 
-SEARCHES = {"Div": _product, "Max": _bounded, "Min": _bounded, "Mul": _product}
+def _one(source: _Source, node: onnx.NodeProto) -> onnx.NodeProto | None:
+    """What ends at this node and stands for one operator."""
+    if node.op_type in ("Max", "Min"):
+        return _bounded(source, node)
+    if node.op_type in ("Div", "Mul"):
+        return _product(source, node)
+    return None
 
 
-def _inside(source: _Source, y: str, x: str) -> set[str]:
-    """The tensors between x and y, y included."""
-    found, waiting = set(), [y]
-    while waiting:
-        name = waiting.pop()
-        if name and name != x and name not in source.constants and name not in found:
-            found.add(name)
-            waiting.extend(source.nodes[name].input)
-    return found
-
-
-def _found(model: onnx.ModelProto, at: str | None) -> Iterator[tuple[onnx.NodeProto, set[str]]]:
-    """Each recognised activation, and the inner tensors that it replaces; the longest pattern first."""
-    source, taken = _source(model, at), set[str]()
-    for node in reversed(model.graph.node):
+def _found(source: _Source) -> Iterator[tuple[onnx.NodeProto, set[str]]]:
+    """Each recognised operator, and the inner tensors that it replaces; the longest pattern first."""
+    taken, readers = set[str](), source.graph.readers
+    for node in reversed(source.graph.nodes):
         y = node.output[0]
-        one = SEARCHES[node.op_type](source, node) if node.op_type in SEARCHES and y not in taken else None
-        inside = _inside(source, y, one.input[0]) if one is not None else set()
-        private = all(source.readers[name] <= inside for name in inside - {y})
+        one = _one(source, node) if y not in taken else None
+        inside = source.graph.between(one.input[0], y) if one is not None else set()
+        private = all(readers[name] <= inside for name in inside - {y} if name in readers)
         if one is not None and private and not source.kept & (inside - {y}):
             taken |= inside
             yield one, inside - {y}
 
 
-def recognised(model: onnx.ModelProto, at: str | None = None) -> list[onnx.NodeProto]:
-    """The activations that the model writes in several nodes, each as the one node that it stands for.
+def recognised(
+    model: onnx.ModelProto, at: str | None = None, tensors: Mapping[str, Array] | None = None
+) -> list[onnx.NodeProto]:
+    """What the model writes in several nodes, each as the one node that it stands for.
 
     Args:
         model: The user's model.
         at: Where the reversal starts; a pattern that it is inside of is left as it is.
+        tensors: The result of `forward`; without one, only activations are recognised, and none in branches.
     """
-    return [one for one, _ in _found(model, at)][::-1]
+    nodes = model.graph.node if tensors is None else plain(model.graph.node, tensors)
+    graph = Graph(model, list(nodes), tensors or {})
+    return [one for one, _ in _found(_source(graph, at))][::-1]
 
 
-def whole(model: onnx.ModelProto, at: str) -> list[onnx.NodeProto]:
-    """The model's nodes, each recognised activation as one."""
-    found = list(_found(model, at))
+def whole(graph: Graph, at: str) -> list[onnx.NodeProto]:
+    """The nodes, each recognised activation as one."""
+    found = list(_found(_source(graph, at)))
     ones = {one.output[0]: one for one, _ in found}
     inner = {name for _, names in found for name in names}
-    return [ones.get(node.output[0], node) for node in model.graph.node if node.output[0] not in inner]
+    return [ones.get(node.output[0], node) for node in graph.nodes if node.output[0] not in inner]

@@ -9,9 +9,11 @@ import onnx
 
 from revgraph.errors import RevgraphError
 from revgraph.reference.constants import array, floats
+from revgraph.reference.graph import Graph, run
 from revgraph.reference.layer import Array, Reversed, dependent, read, tensor, values_read
 from revgraph.reference.patterns import whole
-from revgraph.reference.table import operator, reversals, rule
+from revgraph.reference.plain import plain
+from revgraph.reference.table import reversals, rule
 
 
 def forward(model: onnx.ModelProto, feeds: Mapping[str, Array]) -> dict[str, Array]:
@@ -26,11 +28,8 @@ def forward(model: onnx.ModelProto, feeds: Mapping[str, Array]) -> dict[str, Arr
     """
     tensors = {initializer.name: array(initializer) for initializer in model.graph.initializer}
     tensors |= {name: floats(value) for name, value in feeds.items()}
-    for node in model.graph.node:
-        layer = read(model, node, tensors)
-        y = operator(layer).forward(layer, *layer.inputs)
-        outputs = y if isinstance(y, tuple) else (y,)
-        tensors |= {name: np.asarray(y) for name, y in zip(node.output, outputs, strict=False)}
+    for node in plain(model.graph.node, tensors):
+        tensors |= run(model, node, tensors)
     return tensors
 
 
@@ -58,8 +57,9 @@ def reverse(
     Returns:
         x_hat of every tensor on the way, by name, each with P rows.
     """
+    graph = Graph(model, list(plain(model.graph.node, tensors)), tensors)
     rules, y, p = reversals(variant, lrn), tensor(tensors, at), np.asarray(p, np.float64)
-    if at not in dependent(model.graph.node, to):
+    if at not in dependent(graph.nodes, to):
         raise RevgraphError(
             f"cannot reverse from {at!r}", f"it does not depend on {to!r}", "choose one that does"
         )
@@ -68,7 +68,7 @@ def reverse(
         raise RevgraphError(
             f"cannot reverse from {at!r}", why, "feed a row of p for each image, or one image"
         )
-    back = partial(_walk, model, whole(model, at), tensors, rules, at, to)
+    back = partial(_walk, model, whole(graph, at), tensors, rules, at, to)
     if len(p) == len(y):
         return back(p)
     rows = [back(row[None]) for row in p]
