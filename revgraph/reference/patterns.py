@@ -1,4 +1,4 @@
-"""Activations as exporters write them, in several nodes.
+"""Activations as exporters write them, in several nodes; normalisations beside them are `lrn`'s.
 
 An expression in one tensor x is brought to a normal form, a polynomial in x and in functions of such
 polynomials, so that the order of its products and what divides or multiplies make no difference:
@@ -15,6 +15,7 @@ import onnx
 from revgraph.reference.constants import array
 from revgraph.reference.graph import Graph, run
 from revgraph.reference.layer import Array
+from revgraph.reference.lrn import response
 from revgraph.reference.plain import plain
 from revgraph.reference.table import OPERATORS
 
@@ -254,7 +255,7 @@ def _one(source: _Source, node: onnx.NodeProto) -> onnx.NodeProto | None:
     if node.op_type in ("Max", "Min"):
         return _bounded(source, node)
     if node.op_type in ("Div", "Mul"):
-        return _product(source, node)
+        return _product(source, node) or response(source.graph, node)
     return None
 
 
@@ -287,7 +288,7 @@ def recognised(
 
 
 def whole(graph: Graph, at: str) -> list[onnx.NodeProto]:
-    """The nodes, each recognised activation as one."""
+    """The nodes, each recognised activation and normalisation as one."""
     found = list(_found(_source(graph, at)))
     ones = {one.output[0]: one for one, _ in found}
     inner = {name for _, names in found for name in names}

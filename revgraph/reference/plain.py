@@ -126,7 +126,7 @@ def _split(node: onnx.NodeProto, run: _Run) -> tuple[Part, list[str]]:
     size = tensor(run.tensors, node.input[0]).shape[axis]
     sizes = given.tolist() if given.ndim else [min(int(given), size - i) for i in range(0, size, int(given))]
     names = [f"{node.output[0]}>{i}" for i in range(len(sizes))]
-    # ONNX ignores keepdims where sizes are given; onnxruntime does not at a scalar 1, and exporters rely on it.
+    # ONNX ignores keepdims where sizes are given. At a scalar 1 onnxruntime does not, as exporters know.
     if _attribute(node, "keepdims", 1) or given.ndim or given > 1:
         return [helper.make_node("Split", node.input[:1], names, axis=axis, split=sizes)], names
     parts = [f"{name}>kept" for name in names]

@@ -1,0 +1,153 @@
+"""Local response normalisation as exporters and users write it, in several nodes.
+
+There are too many spellings of a sum over neighbouring channels, by padding, pooling, convolving, slicing and
+turning axes. So the group is not read but run: on a few chosen pictures it tells the numbers of
+
+    y_c = x_c / (bias + alpha / n * (sum of x_k^2 over the n channels k around c))^beta
+
+and on a random one whether it is that function.
+"""
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+import onnx
+
+from revgraph.reference.graph import Graph, run
+from revgraph.reference.layer import Array, Layer, read
+from revgraph.reference.table import OPERATORS
+
+ARITHMETIC = {
+    *(
+        "Add",
+        "Cast",
+        "CastLike",
+        "Clip",
+        "Div",
+        "Exp",
+        "Log",
+        "Max",
+        "Min",
+        "Mul",
+        "Neg",
+        "Pow",
+        "Reciprocal",
+    ),
+    *("Sqrt", "Sub", "Sum"),
+}
+WIRING = {
+    *("Concat", "Expand", "Flatten", "Gather", "Identity", "Pad", "Reshape", "Slice", "Split", "Squeeze"),
+    *("Tile", "Transpose", "Unsqueeze"),
+}
+SUMS = {"AveragePool", "Conv", "Gemm", "LpPool", "MatMul", "ReduceMean", "ReduceSum", "ReduceSumSquare"}
+WRITTEN = {*ARITHMETIC, *WIRING, *SUMS}
+SMALL, LARGE, LARGER = 1e-30, 1e30, 1e40
+
+
+def response(graph: Graph, node: onnx.NodeProto) -> onnx.NodeProto | None:
+    """The LRN that ends at this node: the division by the power, or the product with its inverse."""
+    y = node.output[0]
+    for x in _numerators(graph, node):
+        nodes = _nodes(graph, x, y)
+        one = _Group(graph, nodes, x, y).lrn() if nodes else None
+        if one is not None:
+            return one
+    return None
+
+
+def _numerators(graph: Graph, node: onnx.NodeProto) -> list[str]:
+    """What may be x: the numerator, or a factor, before it was cast too."""
+    names = list(node.input[: 1 if node.op_type == "Div" else 2])
+    for name in names:
+        maker = graph.makers.get(name)
+        if maker is not None and maker.op_type in ("Cast", "Identity"):
+            names.append(maker.input[0])
+    return [name for name in names if name in graph.tensors and graph.tensors[name].ndim > 2]
+
+
+def _nodes(graph: Graph, x: str, y: str) -> list[onnx.NodeProto]:
+    """The nodes from x to y; none if y reads another activation, or is written in other operators."""
+    above = graph.above(y, x)
+    if graph.tensors[y].shape != graph.tensors[x].shape or not above <= {*graph.makers, *graph.stored}:
+        return []
+    inside = graph.between(x, y)
+    nodes = [node for node in graph.nodes if inside.intersection(node.output)]
+    return nodes if all(node.op_type in WRITTEN for node in nodes) else []
+
+
+@dataclass(frozen=True)
+class _Group:
+    """The nodes that compute y from x and constants.
+
+    Attributes:
+        graph: What they are part of.
+        nodes: They, in order.
+        x: The input, (N, C, *spatial).
+        y: The output, in the same shape.
+    """
+
+    graph: Graph
+    nodes: list[onnx.NodeProto]
+    x: str
+    y: str
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.graph.tensors[self.x].shape
+
+    def run(self, x: Array) -> Array:
+        """The y of another x."""
+        tensors = {**self.graph.tensors, self.x: x}
+        for node in self.nodes:
+            tensors |= run(self.graph.model, node, tensors)
+        return tensors[self.y]
+
+    def base(self, channel: int, value: float) -> Array:
+        """x / y of each channel, one of which has this value, the others next to none."""
+        x = np.full(self.shape, SMALL)
+        x[:, channel] = value
+        return np.asarray((x / self.run(x)).reshape(*x.shape[:2], -1)[0, :, 0])
+
+    def lrn(self) -> onnx.NodeProto | None:
+        with np.errstate(all="ignore"):
+            one = self._guess()
+            return one if one is not None and self._is(one) else None
+
+    def _guess(self) -> onnx.NodeProto | None:
+        """The LRN that this is, if it is one: x / y is bias^beta here, (alpha / n * x^2)^beta there."""
+        least, most, more = self.base(0, SMALL), self.base(0, LARGE), self.base(0, LARGER)
+        beta = float(np.log(more[0] / most[0]) / np.log(LARGER / LARGE) / 2)
+        if not (0 < least[0] < most[0] < math.inf and 0.01 < beta < math.inf):
+            return None
+        # The channels that see the first one lie behind it, those that see the last one before it.
+        apart = math.sqrt(least[0]) * math.sqrt(most[0])
+        before, after = (int((base > apart).sum()) - 1 for base in (most, self.base(-1, LARGE)))
+        n, bias, share = before + after + 1, least[0] ** (1 / beta), most[0] ** (1 / beta) / LARGE**2
+        if n < 2 or after - before not in (0, 1) or bias < SMALL or not (self._is_local(n) or self._slides()):
+            return None
+        return onnx.helper.make_node(
+            "LRN", [self.x], [self.y], size=n, alpha=share * n, beta=beta, bias=float(bias)
+        )
+
+    def _is_local(self, n: int) -> bool:
+        """Whether some channel does not see some other."""
+        return n < 2 * self.shape[1] - 1
+
+    def _slides(self) -> bool:
+        """Whether a window slides over the channels, though it may see them all: no sum over all of them."""
+        kernels = {
+            node.output[0]: Layer(node, 1, ()).get("kernel_shape", [1])
+            for node in self.nodes
+            if node.op_type in ("AveragePool", "Conv", "LpPool")
+        }
+        size = math.prod(self.shape)
+        return any(max(kernel) > 1 and self.graph.tensors[y].size == size for y, kernel in kernels.items())
+
+    def _is(self, one: onnx.NodeProto) -> bool:
+        """Whether the group does on a random picture what this LRN does."""
+        layer = read(self.graph.model, one, {self.x: np.ones(())})
+        bias, share = layer.get("bias"), layer.get("alpha") / layer.get("size")
+        x = np.random.default_rng(0).standard_normal(self.shape) * math.sqrt(bias / share)
+        y = OPERATORS["LRN"].forward(replace(layer, inputs=(x,)), x)
+        return np.allclose(self.run(x), y, rtol=1e-6, atol=1e-9 * math.sqrt(bias / share))
