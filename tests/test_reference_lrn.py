@@ -44,6 +44,7 @@ WEIGHTS = {
     "columns": np.add.outer(np.arange(6), np.arange(3)),
     "band": band(6, 1, 1),
     "kernel": ALPHA / 3 * band(6, 1, 1)[:, :, None, None],
+    "nearly": (ALPHA / 3 * band(6, 1, 1) * (1 + 1e-4 * np.eye(6, k=1)))[:, :, None, None].astype(np.float32),
     "ones": np.ones((1, 1, 3, 1, 1), np.float32),
     "all": np.ones((6, 6, 1, 1), np.float32),
     "s": floats(6, 1, 1),
@@ -266,10 +267,18 @@ NO_LRN = {
     "a window to one side": [
         SQUARE,
         "u = Reshape q rows",
+        "g = AveragePool u kernel_shape=[3,1] pads=[2,0,0,0] count_include_pad=1",
+        "w = Reshape g shape",
+        *TAIL,
+    ],
+    "an even window, as torch has it": [
+        SQUARE,
+        "u = Reshape q rows",
         "g = AveragePool u kernel_shape=[2,1] pads=[1,0,0,0] count_include_pad=1",
         "w = Reshape g shape",
         *TAIL,
     ],
+    "weights that are nearly one": [SQUARE, "m = Conv q nearly", *POWER],
     "weights of channels": [SQUARE, "h = Conv q kernel", "m = Mul h s", *POWER],
     "of magnitudes": ["q = Sqrt sq", "m = Conv q kernel", *POWER],
     "of values": ["m = Conv x kernel", "h = Mul m m", "d = Add h k", "e = Pow d b", "y = Div x e"],
@@ -317,32 +326,38 @@ def test_an_lrn_that_reads_another_picture_is_left() -> None:
 
 
 def test_shapes_of_its_inside_may_be_read() -> None:
-    """As TorchScript asks whether there is an axis to squeeze, and shapes the rest after x."""
+    """As TorchScript asks whether there is an axis to squeeze, and shapes the rest after the input."""
     squeeze = helper.make_graph(nodes_of("w = Squeeze g one"), "then", [], [onnx.ValueInfoProto(name="w")])
     keep = helper.make_graph(nodes_of("w = Identity g"), "else", [], [onnx.ValueInfoProto(name="w")])
-    lines = [*SPELLED["pooled, torch"][:4], "i = Shape g", "j = Gather i one", "same = Equal j one"]
-    nodes = nodes_of(
-        *lines, "of_x = Shape x", "z = Reshape v of_x", "m = Mul z a", *POWER[:-1], "r = Div x e"
-    )
-    nodes.insert(7, layer("If", "same", output="v", then_branch=squeeze, else_branch=keep))
-    model = network([*nodes, *nodes_of("y = Reshape r of_x")], CUBE, WEIGHTS)
+    lines = ["t = Tanh x", "q = Mul t t", *SPELLED["pooled, torch"][1:4]]
+    before = nodes_of(*lines, "i = Shape g", "j = Gather i one", "same = Equal j one")
+    asked = layer("If", "same", output="v", then_branch=squeeze, else_branch=keep)
+    lines = [
+        "of_x = Shape x",
+        "z = Reshape v of_x",
+        "m = Mul z a",
+        "d = Add m k",
+        "e = Pow d b",
+        "r = Div t e",
+    ]
+    model = network([*before, asked, *nodes_of(*lines, "y = Reshape r of_x")], CUBE, WEIGHTS)
     (one,) = recognised(model, CUBE)
-    assert (one.op_type, *one.input, *one.output) == ("LRN", "x", "r")
+    assert (one.op_type, *one.input, *one.output) == ("LRN", "t", "r")
     assert_derivative(model, CUBE)
 
 
-def test_two_in_a_network_with_activations() -> None:
-    first = [line.replace("x", "v") for line in SPELLED["convolved"][:-1]]
-    second = [" ".join(f"{w}2" if w in "qmdey" else w.replace("x", "u") for w in line.split()) for line in
-              SPELLED["convolved"]]  # fmt: skip
-    lines = [
-        "s1 = Sigmoid x",
-        "v = Mul x s1",
-        *first,
-        "o = Div v e",
-        "u = Relu o",
-        *second,
-        "y = Max y2 zero",
+def convolved(x: str, y: str) -> list[str]:
+    return [
+        f"{y}1 = Mul {x} {x}",
+        f"{y}2 = Conv {y}1 kernel",
+        f"{y}3 = Add {y}2 k",
+        f"{y}4 = Pow {y}3 b",
+        f"{y} = Div {x} {y}4",
     ]
-    assert [one.op_type for one in recognised(model_of(lines), CUBE)] == ["Swish", "LRN", "LRN", "Relu"]
-    assert_derivative(model_of(lines), CUBE)
+
+
+def test_two_in_a_network_with_activations() -> None:
+    lines = ["g = Sigmoid x", "v = Mul x g", *convolved("v", "w"), "u = Relu w", *convolved("u", "z")]
+    model = model_of([*lines, "y = Max z zero"])
+    assert [one.op_type for one in recognised(model, CUBE)] == ["Swish", "LRN", "LRN", "Relu"]
+    assert_derivative(model, CUBE)

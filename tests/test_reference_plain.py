@@ -49,6 +49,15 @@ def test_the_taken_branch_runs_and_reverses(taken: bool) -> None:
     assert_agrees(network(nodes, CUBE, {"k": np.array([taken])}))
 
 
+def test_branches_of_two_may_call_their_tensors_the_same() -> None:
+    first, second = (
+        branch(*nodes_of("in = Exp x", "out = Neg in")),
+        branch(*nodes_of("in = Tanh x", "out = Neg in")),
+    )
+    nodes = [choice("k", first, second, "a"), choice("not_k", first, second, "b"), *nodes_of("y = Mul a b")]
+    assert_agrees(network(nodes, CUBE, {"k": np.array(True), "not_k": np.array(False)}))
+
+
 @pytest.mark.parametrize("size", [3, 4])
 def test_a_condition_may_be_computed_from_shapes(size: int) -> None:
     """As TorchScript squeezes an axis that may be of one pixel."""

@@ -9,13 +9,14 @@ and on a random one whether it is that function.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
 
 from revgraph.reference.graph import Graph, run
-from revgraph.reference.layer import Array, Layer, read
+from revgraph.reference.layer import Array, read
 from revgraph.reference.table import OPERATORS
 
 ARITHMETIC = {
@@ -120,11 +121,11 @@ class _Group:
         beta = float(np.log(more[0] / most[0]) / np.log(LARGER / LARGE) / 2)
         if not (0 < least[0] < most[0] < math.inf and 0.01 < beta < math.inf):
             return None
-        # The channels that see the first one lie behind it, those that see the last one before it.
+        # The window is as wide as the channels that see the first one and those that see the last one.
         apart = math.sqrt(least[0]) * math.sqrt(most[0])
-        before, after = (int((base > apart).sum()) - 1 for base in (most, self.base(-1, LARGE)))
-        n, bias, share = before + after + 1, least[0] ** (1 / beta), most[0] ** (1 / beta) / LARGE**2
-        if n < 2 or after - before not in (0, 1) or bias < SMALL or not (self._is_local(n) or self._slides()):
+        n = sum(int((base > apart).sum()) for base in (most, self.base(-1, LARGE))) - 1
+        bias, share = least[0] ** (1 / beta), most[0] ** (1 / beta) / LARGE**2
+        if n < 2 or not (self._is_local(n) or self._slides()):
             return None
         return onnx.helper.make_node(
             "LRN", [self.x], [self.y], size=n, alpha=share * n, beta=beta, bias=float(bias)
@@ -136,13 +137,13 @@ class _Group:
 
     def _slides(self) -> bool:
         """Whether a window slides over the channels, though it may see them all: no sum over all of them."""
-        kernels = {
-            node.output[0]: Layer(node, 1, ()).get("kernel_shape", [1])
-            for node in self.nodes
-            if node.op_type in ("AveragePool", "Conv", "LpPool")
-        }
-        size = math.prod(self.shape)
-        return any(max(kernel) > 1 and self.graph.tensors[y].size == size for y, kernel in kernels.items())
+        tensors = self.graph.tensors
+        slid = [node for node in self.nodes if tensors[node.output[0]].size == math.prod(self.shape)]
+        return any(max(self._kernel(node), default=1) > 1 for node in slid)
+
+    def _kernel(self, node: onnx.NodeProto) -> Sequence[int]:
+        layer = read(self.graph.model, node, self.graph.tensors)
+        return layer.inputs[1].shape[2:] if node.op_type == "Conv" else layer.get("kernel_shape", ())
 
     def _is(self, one: onnx.NodeProto) -> bool:
         """Whether the group does on a random picture what this LRN does."""

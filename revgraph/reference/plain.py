@@ -70,8 +70,6 @@ def _renamed(node: onnx.NodeProto, names: Mapping[str, str]) -> onnx.NodeProto:
         inner = [_renamed(inner, names) for inner in graph.node]
         del graph.node[:]
         graph.node.extend(inner)
-        for output in graph.output:
-            output.name = names.get(output.name, output.name)
     return copy
 
 
