@@ -212,6 +212,32 @@ def test_windows_are_onnx_s_and_may_be_wider_than_the_picture(n: int, channels: 
     assert_derivative(model, x)
 
 
+CHANNELS_LAST = {
+    "convolved": ["v = Unsqueeze q one", "g = Conv v long pads=[0,0,1,0,0,1]", "w = Squeeze g one"],
+    "sliced": [*PADDED[1:], *SLICES, "w = Sum p0 p1 p2"],
+    "multiplied": ["w = MatMul q band"],
+    "turned": ["t = Transpose q perm=[0,3,1,2]", "c = Conv t narrow", "w = Transpose c perm=[0,2,3,1]"],
+}
+
+
+@pytest.mark.parametrize("lines", CHANNELS_LAST.values(), ids=CHANNELS_LAST)
+@pytest.mark.parametrize("variant", RELUS)
+def test_channels_may_come_last(lines: list[str], variant: str) -> None:
+    """As frameworks write it that have them there: the picture is turned, normalised, and turned back."""
+    last = {"around": ints(0, 0, 0, 1, 0, 0, 0, 1), "one": ints(1), "band": band(4, 1, 1)}
+    last |= {f"i{i + 6}": ints(i + 4) for i in range(3)}
+    last |= {"long": np.ones((1, 1, 1, 1, 3), np.float32), "narrow": band(4, 1, 1)[:, :, None, None]}
+    slices = [line.replace(" one", " three") if "Slice" in line else line for line in lines]
+    model = network(nodes_of(SQUARE, *slices, *SUM_TAIL), CUBE, {**WEIGHTS, **last, "three": ints(3)})
+    turned = np.moveaxis(CUBE, 3, 1)
+    p, one = np.random.default_rng(0).standard_normal(CUBE.shape), network([LRN], turned)
+    np.testing.assert_allclose(np.moveaxis(forward(model, CUBE), 3, 1), forward(one, turned), rtol=1e-6)
+    x_hat = np.moveaxis(reverse(model, CUBE, p, variant), 3, 1)
+    expected = reverse(one, turned, np.moveaxis(p, 3, 1), variant)
+    # the numbers are float32
+    np.testing.assert_allclose(x_hat, expected, rtol=1e-5, atol=1e-6)
+
+
 NO_LRN = {
     "the length over all channels": ["m = ReduceL2 x axes=[1]", "e = Max m eps", "y = Div x e"],
     "the length and a constant": [
@@ -255,7 +281,16 @@ NO_LRN = {
         "m = AveragePool q kernel_shape=[3,3] pads=[1,1,1,1] count_include_pad=1",
         *POWER,
     ],
-    "pixels in a row": [SQUARE, "m = AveragePool q kernel_shape=[1,3] pads=[0,1,0,1]", *POWER],
+    "pixels in a row": [
+        SQUARE,
+        "w = AveragePool q kernel_shape=[1,3] pads=[0,1,0,1] count_include_pad=1",
+        *TAIL,
+    ],
+    "pixels in a column": [
+        SQUARE,
+        "w = AveragePool q kernel_shape=[3,1] pads=[1,0,1,0] count_include_pad=1",
+        *TAIL,
+    ],
     "pads that do not count": [
         SQUARE,
         "u = Reshape q rows",
@@ -323,6 +358,25 @@ def test_an_lrn_that_reads_another_picture_is_left() -> None:
     model.graph.input.add(name="fed")
     tensors = reference.forward(model, {"x": CUBE, "fed": np.array(1.0)})
     assert reference.recognised(model, "y", tensors) == []
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["w = AveragePool q kernel_shape=[3] pads=[1,1] count_include_pad=1"],
+        ["u = Unsqueeze q two_", "g = Conv u wide pads=[0,1,0,1]", "w = Squeeze g two_"],
+    ],
+)
+def test_moments_around_are_no_channels(lines: list[str]) -> None:
+    """A signal over time, (N, C, L), normalised by those around."""
+    x = CUBE[:, :, 0]
+    weights = {
+        "two_": ints(2),
+        "wide": np.eye(6, dtype=np.float32)[:, :, None, None] * np.ones((1, 3), np.float32),
+    }
+    model = network(nodes_of(SQUARE, *lines, *TAIL), x, {**WEIGHTS, **weights})
+    assert recognised(model, x) == []
+    assert_derivative(model, x)
 
 
 def test_shapes_of_its_inside_may_be_read() -> None:

@@ -9,7 +9,6 @@ and on a random one whether it is that function.
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -51,9 +50,10 @@ def response(graph: Graph, node: onnx.NodeProto) -> onnx.NodeProto | None:
     y = node.output[0]
     for x in _numerators(graph, node):
         nodes = _nodes(graph, x, y)
-        one = _Group(graph, nodes, x, y).lrn() if nodes else None
-        if one is not None:
-            return one
+        groups = [_Group(graph, nodes, x, y, axis) for axis in (1, graph.tensors[x].ndim - 1) if nodes]
+        for group in groups:
+            if group.may_be_channels() and (one := group.lrn()) is not None:
+                return one
     return None
 
 
@@ -84,18 +84,29 @@ class _Group:
     Attributes:
         graph: What they are part of.
         nodes: They, in order.
-        x: The input, (N, C, *spatial).
+        x: The input, (N, C, *spatial) or (N, *spatial, C).
         y: The output, in the same shape.
+        axis: Where to look for channels.
     """
 
     graph: Graph
     nodes: list[onnx.NodeProto]
     x: str
     y: str
+    axis: int
 
     @property
     def shape(self) -> tuple[int, ...]:
         return self.graph.tensors[self.x].shape
+
+    @property
+    def channels(self) -> int:
+        return self.shape[self.axis]
+
+    def may_be_channels(self) -> bool:
+        """Axis 1, or the last one of a picture, if no window slides along it as it stands, as over pixels."""
+        direct = [node for node in self.nodes if self._input(node).ndim == len(self.shape)]
+        return self.axis == 1 or (self.axis > 2 and not any(map(self._slides, direct)))
 
     def run(self, x: Array) -> Array:
         """The y of another x."""
@@ -107,8 +118,8 @@ class _Group:
     def base(self, channel: int, value: float) -> Array:
         """x / y of each channel, one of which has this value, the others next to none."""
         x = np.full(self.shape, SMALL)
-        x[:, channel] = value
-        return np.asarray((x / self.run(x)).reshape(*x.shape[:2], -1)[0, :, 0])
+        np.moveaxis(x, self.axis, 0)[channel] = value
+        return np.moveaxis(x / self.run(x), self.axis, 0).reshape(self.channels, -1)[:, 0]
 
     def lrn(self) -> onnx.NodeProto | None:
         with np.errstate(all="ignore"):
@@ -125,25 +136,26 @@ class _Group:
         apart = math.sqrt(least[0]) * math.sqrt(most[0])
         n = sum(int((base > apart).sum()) for base in (most, self.base(-1, LARGE))) - 1
         bias, share = least[0] ** (1 / beta), most[0] ** (1 / beta) / LARGE**2
-        if n < 2 or not (self._is_local(n) or self._slides()):
+        if n < 2 or not self._is_local(n):
             return None
-        return onnx.helper.make_node(
-            "LRN", [self.x], [self.y], size=n, alpha=share * n, beta=beta, bias=float(bias)
-        )
+        where = {} if self.axis == 1 else {"axis": self.axis}
+        numbers = {"size": n, "alpha": share * n, "beta": beta, "bias": float(bias), **where}
+        return onnx.helper.make_node("LRN", [self.x], [self.y], **numbers)
 
     def _is_local(self, n: int) -> bool:
-        """Whether some channel does not see some other."""
-        return n < 2 * self.shape[1] - 1
+        """Whether some channel does not see some other, or a window slides: no sum over all of them."""
+        size = math.prod(self.shape)
+        slid = [node for node in self.nodes if self.graph.tensors[node.output[0]].size == size]
+        return n < 2 * self.channels - 1 or any(map(self._slides, slid))
 
-    def _slides(self) -> bool:
-        """Whether a window slides over the channels, though it may see them all: no sum over all of them."""
-        tensors = self.graph.tensors
-        slid = [node for node in self.nodes if tensors[node.output[0]].size == math.prod(self.shape)]
-        return any(max(self._kernel(node), default=1) > 1 for node in slid)
-
-    def _kernel(self, node: onnx.NodeProto) -> Sequence[int]:
+    def _slides(self, node: onnx.NodeProto) -> bool:
+        """Whether a window of more than one pixel slides over the node's input."""
         layer = read(self.graph.model, node, self.graph.tensors)
-        return layer.inputs[1].shape[2:] if node.op_type == "Conv" else layer.get("kernel_shape", ())
+        kernel = layer.inputs[1].shape[2:] if node.op_type == "Conv" else layer.get("kernel_shape", ())
+        return max(kernel, default=1) > 1
+
+    def _input(self, node: onnx.NodeProto) -> Array:
+        return self.graph.tensors[node.input[0]]
 
     def _is(self, one: onnx.NodeProto) -> bool:
         """Whether the group does on a random picture what this LRN does."""

@@ -25,16 +25,22 @@ def _batch_norm_reversed(layer: Layer, y_hat: Array, _: int) -> Array:
 # ----- LRN -----
 
 
-def _neighbours(x: Array, before: int, after: int) -> Array:
-    """The sum over channels c - before to c + after, shaped like x."""
-    padded = np.pad(x, [(0, 0), (before, after), *[(0, 0)] * (x.ndim - 2)])
-    return reduce(np.add, (padded[:, i : i + x.shape[1]] for i in range(before + after + 1)))
+def _neighbours(layer: Layer, x: Array, before: int, after: int) -> Array:
+    """The sum over channels c - before to c + after, shaped like x.
+
+    Channels are axis 1, as ONNX has it; a written-out LRN may have found them at another.
+    """
+    axis = layer.get("axis", 1)
+    x = np.moveaxis(x, axis, 0)
+    padded = np.pad(x, [(before, after), *[(0, 0)] * (x.ndim - 1)])
+    sums = reduce(np.add, (padded[i : i + len(x)] for i in range(before + after + 1)))
+    return np.moveaxis(sums, 0, axis)
 
 
 def _lrn_base(layer: Layer) -> Array:
     """D = bias + alpha / n * (sum of x^2 over the n channels around), shaped like x."""
     n = layer.get("size")
-    squares = _neighbours(layer.x**2, (n - 1) // 2, n // 2)
+    squares = _neighbours(layer, layer.x**2, (n - 1) // 2, n // 2)
     return np.asarray(layer.get("bias", 1.0) + layer.get("alpha", 1e-4) / n * squares)
 
 
@@ -46,7 +52,7 @@ def _lrn(layer: Layer, x: Array) -> Array:
 def _lrn_reversed(layer: Layer, y_hat: Array, _: int) -> Array:
     """x_hat = y_hat / D^beta - 2 alpha beta / n * x * (sum of y_hat x / D^(beta + 1) around) (Eq. 5)."""
     d, n, beta = _lrn_base(layer), layer.get("size"), layer.get("beta", 0.75)
-    through = _neighbours(y_hat * layer.x / d ** (beta + 1), n // 2, (n - 1) // 2)
+    through = _neighbours(layer, y_hat * layer.x / d ** (beta + 1), n // 2, (n - 1) // 2)
     return np.asarray(y_hat / d**beta - 2 * layer.get("alpha", 1e-4) * beta / n * layer.x * through)
 
 
