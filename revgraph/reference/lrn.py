@@ -19,22 +19,8 @@ from revgraph.reference.layer import Array, read
 from revgraph.reference.table import OPERATORS
 
 ARITHMETIC = {
-    *(
-        "Add",
-        "Cast",
-        "CastLike",
-        "Clip",
-        "Div",
-        "Exp",
-        "Log",
-        "Max",
-        "Min",
-        "Mul",
-        "Neg",
-        "Pow",
-        "Reciprocal",
-    ),
-    *("Sqrt", "Sub", "Sum"),
+    *("Add", "Cast", "CastLike", "Clip", "Div", "Exp", "Log", "Max", "Min", "Mul", "Neg", "Pow"),
+    *("Reciprocal", "Sqrt", "Sub", "Sum"),
 }
 WIRING = {
     *("Concat", "Expand", "Flatten", "Gather", "Identity", "Pad", "Reshape", "Slice", "Split", "Squeeze"),
