@@ -70,9 +70,10 @@ def _fit(nodes: list[gs.Node], x: gs.Variable) -> tuple[int, dict[str, Any]] | N
     if y is None or y.shape != probe.shape:
         return None
     for beta in _powers(nodes):
-        for axis in (1, probe.ndim - 1):
-            fitted = _fit_sum((probe / y) ** (1 / beta), np.moveaxis(probe**2, axis, 0), axis)
-            if fitted:
+        for axis in (1, probe.ndim - 1) if probe.ndim > 3 else (1,):
+            fitted = _fit_sum((probe / y) ** (1 / beta), probe**2, axis)
+            # A sum over all channels with a constant is L2 normalisation, unless a window was meant.
+            if fitted and (fitted["size"] < 2 * probe.shape[axis] - 1 or any(map(_slides, nodes))):
                 return axis, fitted | {"beta": beta}
     return None
 
@@ -90,11 +91,19 @@ def _powers(nodes: list[gs.Node]) -> Iterator[float]:
             yield abs(float(constants(node)[0].item()))
 
 
+def _slides(node: gs.Node) -> bool:
+    """Whether it sums over a window."""
+    if node.op == "AveragePool":
+        return True
+    return bool(node.op == "Conv" and max(node.inputs[1].shape[2:]) > 1)
+
+
 def _fit_sum(s: np.ndarray, squares: np.ndarray, axis: int) -> dict[str, Any] | None:
     """bias, alpha and n with which s is bias + alpha / n * the sum of n squares about each channel."""
-    channels, s = len(squares), np.moveaxis(s, axis, 0)
+    s, squares = np.moveaxis(s, axis, 0), np.moveaxis(squares, axis, 0)
+    channels = len(squares)
     total = np.cumsum(np.concatenate([np.zeros_like(squares[:1]), squares]), axis=0)
-    for n in range(1, channels + 1):
+    for n in range(1, 2 * channels):
         low = np.maximum(np.arange(channels) - (n - 1) // 2, 0)
         high = np.minimum(np.arange(channels) + n // 2 + 1, channels)
         about = total[high] - total[low]
