@@ -61,8 +61,9 @@ def compile(
         graph.outputs.append(y)
     fwd = Builder(graph, {*graph.tensors(), "p", "x_hat"})
     outputs = len(graph.outputs)
+    tensors = set(graph.tensors())
     with patterns.grouped(graph, y):
-        rev = reverse(fwd, variants.rules(variant, lrn), x, y)
+        rev, signals = reverse(fwd, variants.rules(variant, lrn), x, y)
         beyond = [node.name for node in layer.path(graph, x, y) if node.op in variants.BEYOND]
     lower(TARGETS[target], fwd, rev)
     options = {
@@ -81,7 +82,10 @@ def compile(
     }
     digest = hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()
     forward, backward = _export(graph, source.model), _export(rev.graph, None)
-    return pair.tie(name, forward, backward, options | {"pair": digest})
+    # Of groups that one node stood for, and of what a target merged, the inner tensors are not there.
+    written = {"p", *(name for node in backward.model.graph.node for name in node.output)}
+    kept = {tensor: x_hat for tensor, x_hat in signals.items() if tensor in tensors and x_hat in written}
+    return pair.tie(name, forward, backward, options | {"pair": digest, "signals": json.dumps(kept)})
 
 
 def locate(

@@ -64,7 +64,8 @@ def _both(graph: gs.Graph, x: gs.Variable, y: gs.Variable, variant: str) -> Any:
     import graphviz
 
     path = layer.path(graph, x, y)
-    rev = reverse(Builder(graph, {*graph.tensors(), "p", "x_hat"}), rules(variant), x, y).graph
+    built, _ = reverse(Builder(graph, {*graph.tensors(), "p", "x_hat"}), rules(variant), x, y)
+    rev = built.graph
     p, *taps = rev.inputs
     drawing = graphviz.Digraph(node_attr={"shape": "box", "fontname": "Helvetica", "fontsize": "10"})
     ids = _Ids()

@@ -78,6 +78,11 @@ class Compiled:
         return tuple(json.loads(self.metadata["taps"]))
 
     @property
+    def signals(self) -> dict[str, str]:
+        """The forward tensors from y back to x, each with the reversed tensor that is its x_hat."""
+        return dict(json.loads(self.metadata["signals"]))
+
+    @property
     def beyond_paper(self) -> tuple[str, ...]:
         """The nodes whose activation the paper does not have: reversed by its slope."""
         return tuple(json.loads(self.metadata.get("beyond_paper", "[]")))
@@ -249,7 +254,7 @@ def _compilations(folder: Path) -> Iterable[tuple[str, tuple[Path, ...]]]:
 
 
 def _check_metadata(path: Path, model: onnx.ModelProto) -> None:
-    missing = {"variant", "at", "input", "taps", "pair", "digest"} - _metadata(model).keys()
+    missing = {"variant", "at", "input", "taps", "pair", "signals", "digest"} - _metadata(model).keys()
     if missing:
         why = f"its metadata lacks revgraph.{min(missing)}"
         raise RevgraphError(f"'{path}' is not a file of revgraph's", why, "make one with revgraph compile")

@@ -11,7 +11,7 @@ from revgraph.rules.rule import Bottleneck, cannot_reverse
 from revgraph.variants import Variant
 
 
-def reverse(fwd: Builder, table: Variant, x: gs.Variable, y: gs.Variable) -> Builder:
+def reverse(fwd: Builder, table: Variant, x: gs.Variable, y: gs.Variable) -> tuple[Builder, dict[str, str]]:
     """Build the reversed graph (p, *r) -> x_hat and make r outputs of the forward graph.
 
     Args:
@@ -21,7 +21,8 @@ def reverse(fwd: Builder, table: Variant, x: gs.Variable, y: gs.Variable) -> Bui
         y: The tensor that p stands for.
 
     Returns:
-        The reversed graph, in the middle form. Its inputs are p and the taps that it reads.
+        The reversed graph, in the middle form, whose inputs are p and the taps that it reads; and the forward
+        tensors on the way, from y back, each with the name of its x_hat.
 
     Raises:
         RevgraphError: A node between x and y cannot be reversed.
@@ -31,19 +32,21 @@ def reverse(fwd: Builder, table: Variant, x: gs.Variable, y: gs.Variable) -> Bui
     rev.graph.inputs.append(p)
     live = descendants(x)
     contributions: dict[str, list[Tensor]] = defaultdict(list, {y.name: [p]})
+    signals: dict[str, str] = {}
     for node in reversed(path(fwd.graph, x, y)):
         if node.outputs[0].name not in contributions:
             raise cannot_reverse(
                 node, "an output other than its first is used", "choose --at before this node"
             )
         y_hat = _total(rev, node.outputs[0], contributions)
+        signals[node.outputs[0].name] = y_hat.name
         for source, x_hat in reverse_layer(fwd, rev, table, node, y_hat, live):
             contributions[source.name].append(x_hat)
     x_hat = _total(rev, x, contributions)
     shape = [p.shape[0], *x.shape[1:]]
     rev.graph.outputs = [rev.emit("Identity", x_hat, dtype=x_hat.dtype, shape=shape, name="x_hat")]
     _keep_used_taps(fwd.graph, rev.graph)
-    return rev
+    return rev, signals | {x.name: "x_hat"}
 
 
 def reverse_layer(

@@ -1,6 +1,6 @@
 """Running a compilation on onnxruntime; the bottleneck stays where the forward graph left it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,7 +42,7 @@ class Session:
         self.pair = pair
         self._threads = threads
         # Kept here, for onnxruntime reads these arrays where they are and does not keep them itself.
-        self._weights = _ort_values(pair.light_forward.weights | pair.light_reversed.weights)
+        self._weights = ort_values(pair.light_forward.weights | pair.light_reversed.weights)
         self._forward = self._open(pair.light_forward)
         self._reversed = self._open(pair.light_reversed)
 
@@ -73,7 +73,7 @@ class Session:
         feeds = {self.pair.input: x, **others}
         self._check_feeds(feeds)
         names = [output.name for output in self._forward.get_outputs()]
-        values = dict(zip(names, _run(self._forward, names, feeds), strict=True))
+        values = dict(zip(names, run(self._forward, names, feeds), strict=True))
         taps = {name: values.pop(name) for name in self.pair.taps}
         outputs = {name: value.numpy() for name, value in values.items()}
         return Trace(outputs[self.pair.at], outputs, taps)
@@ -91,7 +91,7 @@ class Session:
         Raises:
             RevgraphError: p does not fit.
         """
-        (x_hat,) = _run(self._reversed, ["x_hat"], self._reversed_feeds(trace, p))
+        (x_hat,) = run(self._reversed, ["x_hat"], self._reversed_feeds(trace, p))
         return np.asarray(x_hat.numpy())
 
     def vanishes_after(self, trace: Trace, p: np.ndarray) -> str | None:
@@ -101,43 +101,20 @@ class Session:
         """
         if self.reverse(trace, p).any():
             return None
-        model = onnx.ModelProto()
-        model.CopyFrom(self.pair.light_reversed.model)
-        inner = {value.name: value for value in model.graph.value_info}
-        signals = [name for name in _signals(model.graph) if name in inner]
-        model.graph.output.extend(inner[name] for name in signals)
-        light = LightModel(model, self.pair.light_reversed.weights)
-        values = _run(self._open(light), signals, self._reversed_feeds(trace, p))
-        alive = ["p", *(name for name, value in zip(signals, values, strict=True) if value.numpy().any())]
-        return self._layer(alive[-1])
+        signals = {
+            x_hat: tensor for tensor, x_hat in self.pair.signals.items() if x_hat not in ("p", "x_hat")
+        }
+        light = exposed(self.pair.light_reversed, signals)
+        values = run(self._open(light), list(signals), self._reversed_feeds(trace, p))
+        alive = [name for name, value in zip(signals, values, strict=True) if value.numpy().any()]
+        if not alive:
+            return self.pair.at
+        tensor = signals[alive[-1]]
+        readers = [node for node in self.pair.light_forward.model.graph.node if tensor in node.input]
+        return next((node.name for node in readers if node.output[0] in self.pair.signals), tensor)
 
     def _open(self, light: LightModel) -> Any:
-        """An InferenceSession on weights where they are, which are not copied."""
-        import onnxruntime
-
-        names = list(light.weights)
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = self._threads
-        options.log_severity_level = 4  # what it logs as errors it also raises
-        options.add_external_initializers(names, [self._weights[name] for name in names])
-        for name in names:  # the first alone would be copied
-            options.add_initializer(name, self._weights[name])
-        try:
-            return onnxruntime.InferenceSession(
-                light.model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-            )
-        except Exception as error:
-            raise _refused(error) from error
-
-    def _layer(self, tensor: str) -> str:
-        """The forward node that a reversed tensor `<name>/<operator>...` belongs to."""
-        graph = self.pair.light_forward.model.graph
-        if tensor == "p":
-            return self.pair.at
-        known = {name: node.name for node in graph.node for name in (*node.output, node.name)}
-        while tensor not in known and "/" in tensor:
-            tensor = tensor.rpartition("/")[0]
-        return known.get(tensor, tensor)
+        return open_light(light, self._weights, self._threads)
 
     def _reversed_feeds(self, trace: Trace, p: np.ndarray) -> dict[str, Any]:
         n, rows = trace.y.shape[0], p.shape[0] if p.ndim else 0
@@ -172,23 +149,17 @@ class Session:
                 )
 
 
-def _signals(graph: onnx.GraphProto) -> list[str]:
-    """The floating tensors computed from p, in order: neither taps nor sizes."""
-    kinds = {value.name: value.type.tensor_type.elem_type for value in (*graph.value_info, *graph.output)}
-    found = ["p"]
-    for node in graph.node:
-        if not set(node.input).isdisjoint(found):
-            found += [name for name in node.output if kinds.get(name) == kinds["x_hat"]]
-    return found
-
-
 _ONNX_TYPES = {"float32": "tensor(float)", "float64": "tensor(double)"} | {
     name: f"tensor({name})"
     for name in ("float16", "uint8", "int8", "uint16", "int16", "int32", "int64", "bool")
 }
 
 
-def _ort_values(weights: Weights) -> dict[str, Any]:
+# ---------------------------------------------------------------- onnxruntime
+
+
+def ort_values(weights: Weights) -> dict[str, Any]:
+    """The arrays as onnxruntime's values, over the same memory."""
     try:
         import onnxruntime
     except ImportError as error:
@@ -196,7 +167,34 @@ def _ort_values(weights: Weights) -> dict[str, Any]:
     return {name: onnxruntime.OrtValue.ortvalue_from_numpy(values) for name, values in weights.items()}
 
 
-def _run(session: Any, outputs: list[str], feeds: Mapping[str, Any]) -> list[Any]:
+def open_light(light: LightModel, values: Mapping[str, Any], threads: int) -> Any:
+    """An InferenceSession on weights where they are, which are not copied."""
+    import onnxruntime
+
+    names = list(light.weights)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 4  # what it logs as errors it also raises
+    options.add_external_initializers(names, [values[name] for name in names])
+    for name in names:  # the first alone would be copied
+        options.add_initializer(name, values[name])
+    try:
+        return onnxruntime.InferenceSession(
+            light.model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:
+        raise _refused(error) from error
+
+
+def exposed(light: LightModel, names: Iterable[str]) -> LightModel:
+    """The same with inner tensors as outputs too."""
+    model = onnx.ModelProto()
+    model.CopyFrom(light.model)
+    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
+    return LightModel(model, light.weights)
+
+
+def run(session: Any, outputs: list[str], feeds: Mapping[str, Any]) -> list[Any]:
     import onnxruntime
 
     values = {

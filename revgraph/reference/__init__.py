@@ -5,6 +5,6 @@ ONNX leaves room, `forward` does as onnxruntime's CPU does. Activations are (N, 
 """
 
 from revgraph.reference.patterns import recognised
-from revgraph.reference.walk import forward, reverse
+from revgraph.reference.walk import forward, reverse, reverse_layers
 
-__all__ = ["forward", "recognised", "reverse"]
+__all__ = ["forward", "recognised", "reverse", "reverse_layers"]

@@ -1,5 +1,6 @@
 """The walk: forward through the user's nodes, and back through the reversed network."""
 
+from collections import ChainMap
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -68,11 +69,40 @@ def reverse(
         raise RevgraphError(
             f"cannot reverse from {at!r}", why, "feed a row of p for each image, or one image"
         )
-    back = partial(_walk, model, whole(graph, at), tensors, rules, at, to)
+    back = partial(_walk, model, whole(graph, at), tensors, rules, to)
     if len(p) == len(y):
-        return back(p)
-    rows = [back(row[None]) for row in p]
+        return {at: p} | back({at: p})
+    rows = [{at: row[None]} | back({at: row[None]}) for row in p]
     return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
+
+
+def reverse_layers(
+    model: onnx.ModelProto,
+    tensors: Mapping[str, Array],
+    y_hats: Mapping[str, Array],
+    *,
+    variant: str,
+    at: str,
+    to: str,
+    lrn: str | None = None,
+) -> dict[str, Array]:
+    """Run each reversed layer by itself, on a y_hat that is given in place of what the layers above give.
+
+    Args:
+        model: As for `reverse`, like `tensors`, `variant`, `at`, `to` and `lrn`.
+        tensors: See there.
+        y_hats: By the name of the forward tensor, each shaped like it. Where a tensor is left out, what
+            comes back to it goes on.
+        variant: See there.
+        at: See there.
+        to: See there.
+        lrn: See there.
+
+    Returns:
+        x_hat of every tensor that something comes back to, by name.
+    """
+    graph = Graph(model, list(plain(model.graph.node, tensors)), tensors)
+    return _walk(model, whole(graph, at), tensors, reversals(variant, lrn), to, y_hats)
 
 
 def _walk(
@@ -80,17 +110,17 @@ def _walk(
     nodes: Sequence[onnx.NodeProto],
     tensors: Mapping[str, Array],
     rules: Mapping[str, Reversed],
-    at: str,
     to: str,
-    p: Array,
+    given: Mapping[str, Array],
 ) -> dict[str, Array]:
-    """From p at `at` to `to`, last node first; where a tensor fans out, what comes back adds.
+    """What comes back to each tensor, last node first; where a tensor fans out, it adds.
 
     Nothing comes back through a truth value, such as the condition of a Where.
     """
-    x_hats, flowing = {at: p}, dependent(nodes, to)
+    x_hats: dict[str, Array] = {}
+    flowing, y_hats = dependent(nodes, to), ChainMap(dict(given), x_hats)
     for node in reversed(nodes):
-        for output, y_hat in [(i, x_hats[name]) for i, name in enumerate(node.output) if name in x_hats]:
+        for output, y_hat in [(i, y_hats[name]) for i, name in enumerate(node.output) if name in y_hats]:
             layer = replace(read(model, node, tensors), output=output)
             for operand, name in enumerate(values_read(node)):
                 if name in flowing and tensors[name].dtype != bool:
