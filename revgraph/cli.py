@@ -26,6 +26,7 @@ from revgraph import (
     picture,
     recipe,
     variants,
+    verify,
     zoo,
 )
 from revgraph.errors import RevgraphError
@@ -53,14 +54,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Arguments without the program's name; None for those of the process.
 
     Returns:
-        0 done, 1 this input cannot be done. Wrong usage exits with 2.
+        0 done, 1 this input cannot be done, or is not right. Wrong usage exits with 2.
     """
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # names of layers may hold what a terminal's code page lacks
             stream.reconfigure(errors="replace")
     args = argparse.Namespace(**{**EVERYWHERE, **vars(_parser().parse_args(argv))}, notes=[])
     try:
-        args.command(args)
+        status = args.command(args)
     except RevgraphError as error:
         print(f"revgraph: error: {error}", file=sys.stderr)
         return 1
@@ -75,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     for note in () if args.quiet else args.notes:
         print(f"revgraph: note: {note}", file=sys.stderr)
-    return 0
+    return int(status or 0)
 
 
 # ---------------------------------------------------------------- commands
@@ -229,6 +230,23 @@ def _total(parts: Sequence[int | None]) -> str:
     return f"{sum(known):,}" if len(known) == len(parts) else "known at run time"
 
 
+def _verify(args: Args) -> int:
+    compiled = pair.load(args.folder, args.variant)
+    model = None if args.model is None else _model(args.model)
+    checks = []
+    for check in verify.verify(compiled, model, threads=args.threads, seed=args.seed):
+        checks.append(check)
+        if not args.json:
+            figure = "" if check.figure is None else f"{check.figure:.1e}"
+            print(f"{check.verdict}  {check.what:<32}  {figure:>7}  {check.detail}".rstrip(), flush=True)
+    passed = all(check.passed is not False for check in checks)
+    if args.json:
+        print(json.dumps({"passed": passed, "checks": [dataclasses.asdict(c) for c in checks]}, indent=2))
+    else:
+        print("PASSED" if passed else "FAILED")
+    return 0 if passed else 1
+
+
 def _variants(args: Args) -> None:
     rows = [
         {"variant": name, "title": variants.TITLES[name]}
@@ -319,6 +337,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--input", metavar="NAME", help="the input to come back to (default: the only one)")
     help_draw = "also draw it and its DeSaliNet: .dot, or .svg, .png, .pdf where Graphviz is installed"
     sub.add_argument("--draw", metavar="FILE", help=help_draw)
+    _verify_arguments(command)
     command("variants", _variants, "list the eight variants of the paper's Fig. 3", "", "--json")
     command("models", _models, "list the recipes and networks that revgraph knows", "", "--json")
     sub = command(
@@ -356,6 +375,22 @@ def _compile_arguments(command: Callable[..., argparse.ArgumentParser]) -> None:
     sub.add_argument("--fully-convolutional", action="store_true", help=help_full)
     sub.add_argument("--fused", action="store_true", help="one file in place of two")
     sub.add_argument("-o", "--output", required=True, metavar="FOLDER", help="where the files go")
+
+
+def _verify_arguments(command: Callable[..., argparse.ArgumentParser]) -> None:
+    sub = command(
+        "verify",
+        _verify,
+        "prove a compilation right on its own network, in float64",
+        "out --variant desalinet",
+        "out --model alexnet.onnx",
+    )
+    sub.add_argument("folder", metavar="FOLDER", help="where revgraph compile wrote")
+    sub.add_argument("--model", metavar="MODEL", help="what it was compiled from, to check the outputs too")
+    sub.add_argument(
+        "--variant", choices=variants.VARIANTS, help="which compilation, where there are several"
+    )
+    sub.add_argument("--seed", type=_whole, default=0, metavar="N", help="of the random inputs")
 
 
 def _run_arguments(command: Callable[..., argparse.ArgumentParser]) -> None:

@@ -1,0 +1,355 @@
+"""The proof that a compilation is right, on its own network, by the paper's equations in float64."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from revgraph import compiler, reference
+from revgraph.errors import RevgraphError
+from revgraph.pair import Compiled
+from revgraph.session import Session, Trace, exposed, open_light, ort_values, run
+from revgraph.weights import LightModel
+
+Array = np.ndarray
+Arrays = dict[str, Array]
+
+SIZES = (64, 128, 224, 299, 32, 28)
+"""Heights and widths tried, in this order, where the network leaves them free."""
+
+DIRECTIONS = 2
+
+# Largest relative errors that pass. float32 sums of thousands of products err by about 1e-6 of the largest
+# result, normalisations by ten times that; float16 keeps three digits.
+LAYER = {np.dtype(np.float16): 3e-2}
+OTHER_LAYERS = 1e-4
+# Over a whole network, masks and switches that are all but ties may be decided otherwise: in float64, in
+# another batch. One of those shows as about 1e-3, anything wrong as 1.
+WHOLE = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One line of the proof.
+
+    Attributes:
+        what: What was held against what.
+        passed: Whether they agree; None where the check does not apply.
+        figure: The largest error found, relative to the largest number; None where there is none.
+        detail: Where that was, or why the check does not apply.
+    """
+
+    what: str
+    passed: bool | None
+    figure: float | None
+    detail: str
+
+    @property
+    def verdict(self) -> str:
+        return {True: "PASSED", False: "FAILED", None: "SKIPPED"}[self.passed]
+
+
+def verify(
+    pair: Compiled, model: str | Path | onnx.ModelProto | None = None, *, threads: int = 0, seed: int = 0
+) -> Iterator[Check]:
+    """Prove a compilation right, or find where it is wrong, on random inputs.
+
+    Args:
+        pair: The compilation.
+        model: What it was compiled from, to hold the forward outputs against.
+        threads: onnxruntime's.
+        seed: Of the random inputs.
+
+    Yields:
+        The checks, each as soon as it is done.
+
+    Raises:
+        RevgraphError: The network does not run on a random input, or `model` cannot be read.
+    """
+    proof = _Proof(pair, threads, seed)
+    yield proof.layers()
+    yield proof.whole()
+    yield proof.derivative()
+    yield proof.linear()
+    yield proof.signs()
+    yield proof.outputs(model)
+    yield proof.batch()
+    yield proof.projections()
+
+
+class _Proof:
+    """What the checks share: a random image, or as many as the batch is fixed at, and what becomes of it."""
+
+    def __init__(self, pair: Compiled, threads: int, seed: int) -> None:
+        self.pair, self.threads, self.rng = pair, threads, np.random.default_rng(seed)
+        self.session = Session(pair, threads=threads)
+        self.feeds, self.trace = self._first_run()
+
+    # ----- Inputs -----
+
+    def _first_run(self) -> tuple[Arrays, Trace]:
+        """Random inputs of one image, of a size that the network takes, and their trace."""
+        refused = None
+        for size in SIZES:
+            feeds = {v.name: self._random(v, size) for v in self.pair.light_forward.model.graph.input}
+            try:
+                trace = self._forward(feeds)
+            except RevgraphError as error:
+                refused = refused or error
+                continue
+            if trace.y.size:
+                return feeds, trace
+        if refused:
+            raise refused
+        why = f"y is empty for every size up to {SIZES[-1]}"
+        raise RevgraphError(f"cannot verify '{self.pair.name}'", why, "fix the model's input size")
+
+    def _random(self, value: onnx.ValueInfoProto, size: int) -> Array:
+        kind = value.type.tensor_type
+        dims = [dim.dim_value or (size if i > 1 else 1) for i, dim in enumerate(kind.shape.dim)]
+        dtype = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)
+        if np.issubdtype(dtype, np.floating):
+            return self.rng.standard_normal(dims).astype(dtype)
+        return self.rng.integers(0, 2 if dtype.kind == "b" else 100, dims).astype(dtype)
+
+    def _forward(self, feeds: Arrays) -> Trace:
+        others = {name: value for name, value in feeds.items() if name != self.pair.input}
+        return self.session.forward(feeds[self.pair.input], **others)
+
+    def _p(self, rows: int | None = None) -> Array:
+        y = self.trace.y
+        return self.rng.standard_normal((rows or len(y), *y.shape[1:])).astype(y.dtype)
+
+    # ----- What onnxruntime and the equations make of them -----
+
+    @cached_property
+    def model(self) -> onnx.ModelProto:
+        """The user's network up to y, out of the forward graph."""
+        model, needed = self.pair.forward, {self.pair.at}
+        kept = []
+        for node in reversed(model.graph.node):
+            if not needed.isdisjoint(node.output):
+                needed.update(node.input)
+                kept.append(node)
+        del model.graph.node[:]
+        model.graph.node.extend(reversed(kept))
+        return model
+
+    @cached_property
+    def values(self) -> Arrays:
+        """Every tensor of the forward graph, as onnxruntime computes it."""
+        light = self.pair.light_forward
+        inner = [name for node in light.model.graph.node for name in node.output if name]
+        given = {value.name for value in light.model.graph.output}
+        outputs = self._run(exposed(light, [name for name in inner if name not in given]), inner, self.feeds)
+        return self.feeds | outputs
+
+    @cached_property
+    def tensors(self) -> Arrays:
+        """The same in float64, and the weights: every mask and switch is then read off the same numbers."""
+        weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in self.model.graph.initializer}
+        return {name: _wide(value) for name, value in (weights | self.values).items()}
+
+    @cached_property
+    def axes(self) -> dict[str, Any]:
+        """What the equations need to know of the variant."""
+        pair = self.pair
+        return {"variant": pair.variant, "at": pair.at, "to": pair.input, "lrn": pair.metadata["lrn"]}
+
+    def _run(self, light: LightModel, names: list[str], feeds: Mapping[str, Any]) -> Arrays:
+        session = open_light(light, ort_values(light.weights), self.threads)
+        return {name: v.numpy() for name, v in zip(names, run(session, names, feeds), strict=True)}
+
+    # ----- (a) -----
+
+    @cached_property
+    def heads(self) -> dict[str, str]:
+        """Each reversed tensor that is an x_hat, with the forward tensor nearest to y that it belongs to."""
+        heads: dict[str, str] = {}
+        for tensor, x_hat in self.pair.signals.items():
+            heads.setdefault(x_hat, tensor)
+        return heads
+
+    @cached_property
+    def apart(self) -> tuple[Arrays, Arrays]:
+        """Every reversed layer run by itself: the random y_hat of each, and the x_hat that it gave.
+
+        Each tensor between two layers is cut. So no layer rests on another, and none is fed what others
+        left: errors do not add up, and no signal dies before it reaches the first layer.
+        """
+        model = onnx.ModelProto()
+        model.CopyFrom(self.pair.light_reversed.model)
+        y_hats = {x_hat: self._like(tensor) for x_hat, tensor in self.heads.items() if x_hat != "x_hat"}
+        inner = [name for name in y_hats if name != "p"]
+        for node in model.graph.node:
+            for i, name in enumerate(node.input):
+                node.input[i] = f"{name}/given" if name in inner else name
+        for name in inner:
+            kind = onnx.helper.np_dtype_to_tensor_dtype(y_hats[name].dtype)
+            model.graph.input.append(onnx.helper.make_tensor_value_info(f"{name}/given", kind, None))
+        light = LightModel(model, self.pair.light_reversed.weights)
+        taps = {name: self.values[name] for name in self.pair.taps}
+        feeds = {name if name == "p" else f"{name}/given": value for name, value in y_hats.items()}
+        return y_hats, self._run(exposed(light, inner), [*inner, "x_hat"], feeds | taps)
+
+    def _like(self, tensor: str) -> Array:
+        value = self.values[tensor]
+        return self.rng.standard_normal(value.shape).astype(value.dtype)
+
+    def layers(self) -> Check:
+        """(a), layer by layer."""
+        what, signals = "reversed layers, one by one", self.pair.signals
+        y_hats, x_hats = self.apart
+        given = {tensor: _wide(y_hats[x_hat]) for tensor, x_hat in signals.items() if x_hat in y_hats}
+        expected = reference.reverse_layers(self.model, self.tensors, given, **self.axes)
+        errors = {}
+        for tensor, x_hat in signals.items():
+            if tensor == self.pair.at:
+                continue
+            if tensor not in expected:
+                why = f"the equations take '{tensor}' for the inside of a layer"
+                return Check(what, False, None, why)
+            actual = x_hats[x_hat] if self.heads[x_hat] == tensor else y_hats[x_hat]
+            errors[tensor] = _relative(actual, expected[tensor])
+        worst = max(errors, key=lambda tensor: np.nan_to_num(errors[tensor], nan=np.inf))
+        most = LAYER.get(self.trace.y.dtype, OTHER_LAYERS)
+        detail = f"{len(errors)} tensors, worst at '{worst}'"
+        return Check(what, bool(errors[worst] <= most), errors[worst], detail)
+
+    def whole(self) -> Check:
+        """(a), from y to x."""
+        p = self._p()
+        x_hat = self.session.reverse(self.trace, p)
+        expected = reference.reverse(self.model, self.tensors, p=p, **self.axes)[self.pair.input]
+        error = _relative(x_hat, expected, np.linalg.norm)
+        return Check("reversed network, from y to x", bool(error <= WHOLE), error, _alive(x_hat))
+
+    # ----- (b) -----
+
+    def derivative(self) -> Check:
+        """Eq. (5): SaliNet's x_hat is the derivative of <p, y>."""
+        what, pair, x = "derivative by central differences", self.pair, self.feeds[self.pair.input]
+        if pair.variant != "salinet" or pair.metadata["lrn"] != "bp":
+            return Check(what, None, None, f"only salinet with LRN by BP is one, not {pair.variant}")
+        if not np.issubdtype(x.dtype, np.floating):
+            return Check(what, None, None, f"x is {x.dtype}")
+        p = self._p()
+        x_hat = _wide(self.session.reverse(self.trace, p))
+        errors = []
+        for _ in range(DIRECTIONS):
+            d = self.rng.standard_normal(x.shape)
+            rate = (self._projected(x + 1e-6 * d, p) - self._projected(x - 1e-6 * d, p)) / 2e-6
+            errors.append(abs(rate - (x_hat * d).sum()) / max(np.linalg.norm(x_hat), 1e-30))
+        worst = float(max(errors))
+        return Check(what, worst <= WHOLE, worst, f"{DIRECTIONS} random directions")
+
+    def _projected(self, x: Array, p: Array) -> float:
+        y = reference.forward(self.model, self.feeds | {self.pair.input: x})[self.pair.at]
+        return float((y * p).sum())
+
+    # ----- (c), (d) -----
+
+    def linear(self) -> Check:
+        """Linear in p, or positively homogeneous where what comes back is rectified."""
+        p, q = self._p(), self._p()
+        first, second = (self.session.reverse(self.trace, each) for each in (p, q))
+        if self.pair.variant.startswith(("deconvnet", "desalinet")):
+            what, error = (
+                "positively homogeneous",
+                _relative(self.session.reverse(self.trace, 3 * p), 3 * first),
+            )
+        else:
+            both = self.session.reverse(self.trace, 2 * p - 3 * q)
+            what, error = "linear", _relative(both, 2 * first - 3 * second)
+        return Check(f"{what} in p", bool(error <= self._rounding), error, _alive(first))
+
+    @property
+    def _rounding(self) -> float:
+        return LAYER.get(self.trace.y.dtype, OTHER_LAYERS)
+
+    def signs(self) -> Check:
+        """Eq. (10), what is rectified and what is masked, at every ReLU by itself."""
+        what, variant = "signs at each ReLU, Eq. (10)", self.pair.variant.removesuffix("-centre")
+        if variant == "identity":
+            return Check(what, None, None, "identity passes ReLU by")
+        relus = [node for node in self.model.graph.node if node.op_type == "Relu" and self._alone(node)]
+        if not relus:
+            return Check(what, None, None, "no ReLU whose x_hat can be told from others'")
+        wrong = 0
+        for node in relus:
+            y, x_hat = self.values[node.output[0]], self.apart[1][self.pair.signals[node.input[0]]]
+            wrong += int((y * x_hat < 0).sum()) if variant != "salinet" else 0
+            wrong += int((x_hat[y == 0] != 0).sum()) if variant != "deconvnet" else 0
+        return Check(what, not wrong, None, f"{len(relus)} ReLUs, {wrong} units with the wrong sign")
+
+    def _alone(self, node: onnx.NodeProto) -> bool:
+        """Whether the node alone gives its input's x_hat."""
+        signals = self.pair.signals
+        readers = [n for n in self.model.graph.node if node.input[0] in n.input and n.output[0] in signals]
+        x_hat = signals.get(node.input[0], "p")
+        return readers == [node] and self.heads.get(x_hat) == node.input[0] and x_hat != "p"
+
+    # ----- (e), (f) -----
+
+    def outputs(self, model: str | Path | onnx.ModelProto | None) -> Check:
+        """The forward graph's outputs against the model's."""
+        what = "outputs of the model"
+        if model is None:
+            return Check(what, None, None, "no model was given")
+        light, _, sha256 = compiler.read_source(model)
+        if sha256 != self.pair.metadata["source_sha256"]:
+            return Check(what, False, None, "it was compiled from another model")
+        names = [value.name for value in light.model.graph.output]
+        if missing := [name for name in names if name not in self.trace.outputs]:
+            return Check(what, False, None, f"the forward graph lacks '{missing[0]}'")
+        expected = self._run(light, names, self.feeds)
+        actual = {name: self.trace.outputs[name].reshape(expected[name].shape) for name in names}
+        error = max(_relative(actual[name], expected[name]) for name in names)
+        return Check(what, bool(error <= self._rounding), error, ", ".join(f"'{name}'" for name in names))
+
+    def batch(self) -> Check:
+        """Two images at once against one by one, bottleneck and all."""
+        what = "two images as one batch"
+        if isinstance(self.session.x_shape[0], int):
+            return Check(what, None, None, f"the batch is fixed at {self.session.x_shape[0]}")
+        other = {name: x[..., ::-1] if x.ndim > 2 else x for name, x in self.feeds.items()}
+        both = {name: np.concatenate([x, other[name]]) for name, x in self.feeds.items()}
+        p, images = self._p(2), (self.feeds, other)
+        one_by_one = [self.session.reverse(self._forward(f), p[i : i + 1]) for i, f in enumerate(images)]
+        x_hat = self.session.reverse(self._forward(both), p)
+        error = _relative(x_hat, np.concatenate(one_by_one), np.linalg.norm)
+        return Check(what, bool(error <= WHOLE), error, _alive(x_hat))
+
+    def projections(self) -> Check:
+        """P rows on one image against P runs."""
+        what = "projections of one image at once"
+        if len(self.trace.y) != 1:
+            return Check(what, None, None, f"the batch is fixed at {len(self.trace.y)}")
+        p = self._p(3)
+        runs = np.concatenate([self.session.reverse(self.trace, row[None]) for row in p])
+        error = _relative(self.session.reverse(self.trace, p), runs)
+        return Check(what, bool(error <= self._rounding), error, _alive(runs))
+
+
+def _wide(value: Array) -> Array:
+    return value.astype(np.float64) if np.issubdtype(value.dtype, np.floating) else value
+
+
+def _relative(
+    actual: Array, expected: Array, size: Callable[[Array], Any] = lambda a: np.abs(a).max(initial=0)
+) -> float:
+    """The size of the error over that of what was expected; infinite where shapes differ."""
+    if actual.shape != expected.shape:
+        return float("inf")
+    actual, expected = _wide(actual), _wide(expected)
+    error, scale = float(size((actual - expected).ravel())), float(size(expected.ravel()))
+    return error / scale if scale else float("inf") if error else 0.0
+
+
+def _alive(x_hat: Array) -> str:
+    return "" if x_hat.any() else "all zero on both sides"
