@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 import revgraph
 from revgraph import (
+    compare,
     compiler,
     demo,
     draw,
@@ -165,6 +166,12 @@ def _row(path: Path, source: Path, compiled: Compiled, found: explain.Explanatio
 
 def _compilation(args: Args) -> tuple[Compiled, recipe.Recipe]:
     """What `run` was given, compiled, and the recipe for its pictures."""
+    compiled = _compiled(args)
+    return compiled, _recipe(args, compiled)
+
+
+def _compiled(args: Args) -> Compiled:
+    """A folder's compilation, or a model's."""
     folder = Path(args.model)
     if os.path.isdir(folder):  # which, unlike Path's, is False for a name that no file can have
         compiled = pair.load(folder, args.variant)
@@ -172,10 +179,8 @@ def _compilation(args: Args) -> tuple[Compiled, recipe.Recipe]:
         if args.at not in (None, compiled.at) and outputs.get(args.at) != compiled.at:
             why = f"it was compiled at '{compiled.at}'"
             raise RevgraphError(f"cannot run '{folder}' at '{args.at}'", why, "compile again with --at")
-    else:
-        model = _model(args.model)
-        compiled = revgraph.compile(model, variant=args.variant or "desalinet", at=args.at)
-    return compiled, _recipe(args, compiled)
+        return compiled
+    return revgraph.compile(_model(args.model), variant=args.variant or "desalinet", at=args.at)
 
 
 def _recipe(args: Args, compiled: Compiled) -> recipe.Recipe:
@@ -228,6 +233,60 @@ def _rules(found: inspect.Layer) -> list[str]:
 def _total(parts: Sequence[int | None]) -> str:
     known = [part for part in parts if part is not None]
     return f"{sum(known):,}" if len(known) == len(parts) else "known at run time"
+
+
+def _compare(args: Args) -> None:
+    a, b = _session(args, 0), _session(args, 1)
+    chosen, rng = neuron.parse(args.neuron), np.random.default_rng(args.seed)
+    explainer = explain.Explainer(a, _recipe(args, a.pair)) if args.picture else None
+    pictures: list[Path | None] = [*explain.find_pictures(args.picture)] or [None]
+    files_named = [path for path in pictures if path is not None]
+    paths = explain.output_paths(Path(args.output), files_named, "compare", [chosen]) if args.output else []
+    names = _told_apart(a.pair, b.pair)
+    rows: list[dict[str, Any]] = []
+    with files.staging() as stage:
+        for i, source in enumerate(tqdm(pictures, unit="picture", disable=True if args.quiet else None)):
+            image = None if source is None else picture.read(source)
+            x = explainer.feed(image) if explainer and image else compare.random_input(a, rng)
+            found = compare.compare(a, b, x, chosen, rng)
+            row = {"picture": str(source or "a random input"), "neuron": str(chosen), **_figures(found)}
+            if paths and explainer and image:
+                shown = explainer.rgb(found.x_hats[0][0]), explainer.rgb(found.x_hats[1][0])
+                caption = f"cosine {found.cosine:.4f}, relative error {found.error:.2g}"
+                drawn = picture.compare(explainer.recipe.crop(image, explainer.size), shown, names, caption)
+                stage(paths[i]).write_bytes(picture.encode(drawn, paths[i]))
+                row = {"path": str(paths[i])} | row
+            rows.append(row)
+    _table(args, rows, list(rows[0]))
+
+
+def _session(args: Args, i: int) -> Session:
+    """Of the first or the second network that `compare` was given."""
+
+    def mine(given: Sequence[str] | None) -> str | None:
+        return given[min(i, len(given) - 1)] if given else None
+
+    one = argparse.Namespace(model=(args.a, args.b)[i], variant=mine(args.variant), at=mine(args.at))
+    return Session(_compiled(one), threads=args.threads)
+
+
+def _told_apart(first: Compiled, second: Compiled) -> tuple[str, str]:
+    """What each is called over its picture."""
+    if first.name != second.name:
+        return first.name, second.name
+    if first.variant != second.variant:
+        return first.variant, second.variant
+    return f"{first.name} (1)", f"{second.name} (2)"
+
+
+def _figures(found: compare.Comparison) -> dict[str, Any]:
+    return {
+        "cosine": round(found.cosine, 7),
+        "relative error": float(f"{found.error:.2g}"),
+        "rank correlation": round(found.rank_correlation, 7),
+        "forward parts at": found.forward_parts or "-",
+        "reversed parts at": found.reversed_parts or "-",
+    }
 
 
 def _verify(args: Args) -> int:
@@ -338,6 +397,7 @@ def _parser() -> argparse.ArgumentParser:
     help_draw = "also draw it and its DeSaliNet: .dot, or .svg, .png, .pdf where Graphviz is installed"
     sub.add_argument("--draw", metavar="FILE", help=help_draw)
     _verify_arguments(command)
+    _compare_arguments(command)
     command("variants", _variants, "list the eight variants of the paper's Fig. 3", "", "--json")
     command("models", _models, "list the recipes and networks that revgraph knows", "", "--json")
     sub = command(
@@ -391,6 +451,30 @@ def _verify_arguments(command: Callable[..., argparse.ArgumentParser]) -> None:
         "--variant", choices=variants.VARIANTS, help="which compilation, where there are several"
     )
     sub.add_argument("--seed", type=_whole, default=0, metavar="N", help="of the random inputs")
+
+
+def _compare_arguments(command: Callable[..., argparse.ArgumentParser]) -> None:
+    sub = command(
+        "compare",
+        _compare,
+        "hold two compilations of one network against each other",
+        "torch.onnx keras.onnx",
+        "torch.onnx keras.onnx holiday/ --variant salinet -o sheets",
+        "squeezenet1_1 squeezenet1_1 cat.jpg --variant salinet --variant desalinet -o cat.png",
+    )
+    what = "an ONNX file, a network of `revgraph models`, or a folder that revgraph compile wrote"
+    sub.add_argument("a", metavar="A", help=what)
+    sub.add_argument("b", metavar="B", help="another of the same network; its channels may lie elsewhere")
+    help_picture = "a picture, or a folder of them (default: one random input)"
+    sub.add_argument("picture", metavar="PICTURE", nargs="*", help=help_picture)
+    help_variant = "of both, or given twice (default: desalinet, or the folder's own)"
+    sub.add_argument("--variant", choices=variants.VARIANTS, action="append", help=help_variant)
+    sub.add_argument("--at", metavar="LAYER", action="append", help=f"of both, or given twice: {_LAYER}")
+    sub.add_argument("--neuron", metavar="SPEC", default="max", help="chosen by what A makes of the input")
+    sub.add_argument("--recipe", metavar="NAME_OR_FILE", help="how pictures are fed")
+    sub.add_argument("--seed", type=_whole, metavar="N", default=0, help="of the random generator")
+    help_output = "a picture, or a folder, of both images and their difference (default: none is drawn)"
+    sub.add_argument("-o", "--output", metavar="PICTURE_OR_FOLDER", help=help_output)
 
 
 def _run_arguments(command: Callable[..., argparse.ArgumentParser]) -> None:

@@ -65,17 +65,28 @@ class Explainer:
 
     def __init__(self, session: Session, recipe: Recipe) -> None:
         self.session, self.recipe = session, recipe
-        self.size = _picture_size(session.x_shape, recipe)
+        shape = session.x_shape
+        self._channels_last = len(shape) == 4 and shape[3] == len(recipe.channels) != shape[1]
+        self.size = _picture_size([shape[i] for i in (0, 3, 1, 2)] if self._channels_last else shape, recipe)
         y = next(o for o in session.pair.light_forward.model.graph.output if o.name == session.pair.at)
         channels = [dim.dim_value for dim in y.type.tensor_type.shape.dim][1:2]
         counted = recipe.labels is not None and channels == [recipe.labels.count]
         self._names = (counted and recipe.class_names()) or ()
 
+    def feed(self, image: Image.Image) -> np.ndarray:
+        """The picture as the network takes it, (1, C, H, W) or (1, H, W, C)."""
+        x = self.recipe.feed(image, self.size).astype(self.session.x_dtype)
+        return np.ascontiguousarray(np.moveaxis(x, 1, -1)) if self._channels_last else x
+
+    def rgb(self, x_hat: np.ndarray) -> np.ndarray:
+        """One image's x_hat, (C, H, W) or (H, W, C), in RGB order: (3, H, W)."""
+        return self.recipe.rgb(np.moveaxis(x_hat, -1, 0) if self._channels_last else x_hat)
+
     def explain(
         self, image: Image.Image, neurons: Sequence[Neuron], rng: np.random.Generator
     ) -> Iterator[Explanation]:
         """One explanation per neuron; the forward graph runs once and the reversed graph on all of them."""
-        trace = self.session.forward(self.recipe.feed(image, self.size).astype(self.session.x_dtype))
+        trace = self.session.forward(self.feed(image))
         p = np.concatenate([neuron.project(n, trace.y, rng) for n in neurons])
         x_hat = self.session.reverse(trace, p)
         for row, chosen in enumerate(neurons):
@@ -94,7 +105,7 @@ class Explainer:
         label = classes[peak.channel] if classes and peak.channel is not None else None
         return Explanation(
             self.recipe.crop(image, self.size),
-            self.recipe.rgb(x_hat),
+            self.rgb(x_hat),
             chosen,
             peak,
             label,

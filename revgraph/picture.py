@@ -82,18 +82,20 @@ def _from_deep_grey(values: Array, mode: str) -> Image.Image:
 # ----- x_hat to picture -----
 
 
-def tone_map(x_hat: Array) -> Array:
+def tone_map(x_hat: Array, scale: Array | None = None) -> Array:
     """σ(-log(99) x / a), float64 in [0, 1] and shaped like x_hat (of one image): footnote 4.
 
     a is the 0.5 % quantile of all of x_hat, or its minimum where |a| < 1e-5. If that is 0 too, uniform 0.5.
+    With `scale`, another x_hat, a is that one's.
 
     Raises:
         RevgraphError: x_hat is not finite.
     """
     x = _finite(x_hat)
-    a = np.quantile(x, 0.005)
+    of = x if scale is None else _finite(scale)
+    a = np.quantile(of, 0.005)
     if abs(a) < 1e-5:
-        a = x.min()
+        a = of.min()
     if a == 0:
         return np.full(x.shape, 0.5)
     with np.errstate(over="ignore"):  # an infinite x / a is mapped to 0 or 1, as it should be
@@ -137,6 +139,15 @@ def explain(
     """The input, the tone-mapped x_hat (3, H, W; RGB) and its saliency map, side by side."""
     x = _finite(x_hat)
     return panels([crop, image_of(tone_map(x)), _grey(saliency(x))], titles, caption)
+
+
+def compare(
+    crop: Image.Image, x_hats: tuple[Array, Array], names: tuple[str, str], caption: str
+) -> Image.Image:
+    """The input, two x_hats (3, H, W; RGB) each in its own tones, and their difference in the first's."""
+    a, b = map(_finite, x_hats)
+    shown = [tone_map(a), tone_map(b), tone_map(a - b, scale=a)]
+    return panels([crop, *map(image_of, shown)], ["input", *names, "difference"], caption)
 
 
 def panels(images: Sequence[Image.Image], titles: Sequence[str], caption: str) -> Image.Image:

@@ -113,6 +113,33 @@ class Session:
         readers = [node for node in self.pair.light_forward.model.graph.node if tensor in node.input]
         return next((node.name for node in readers if node.output[0] in self.pair.signals), tensor)
 
+    def layers(
+        self, x: np.ndarray, p: np.ndarray, **others: np.ndarray
+    ) -> tuple[list[tuple[str, np.ndarray]], list[tuple[str, np.ndarray]]]:
+        """Every layer's output on the way from x to y, and every x_hat on the way back.
+
+        Args:
+            x: As for `forward`.
+            p: As for `reverse`.
+            **others: As for `forward`.
+
+        Returns:
+            Forward tensors by name, and by the same names their x_hat, each in the order of computation.
+        """
+        trace, signals = self.forward(x, **others), self.pair.signals
+        names = [name for name in reversed(signals) if name != self.pair.input]
+        known = trace.outputs.keys()
+        light = exposed(self.pair.light_forward, [name for name in names if name not in known])
+        values = run(self._open(light), names, {self.pair.input: x, **others})
+        inner = dict.fromkeys(x_hat for x_hat in signals.values() if x_hat not in ("p", "x_hat"))
+        light = exposed(self.pair.light_reversed, inner)
+        x_hats = run(self._open(light), [*inner, "x_hat"], self._reversed_feeds(trace, p))
+        back = {"p": p} | {name: v.numpy() for name, v in zip([*inner, "x_hat"], x_hats, strict=True)}
+        return (
+            [(name, value.numpy()) for name, value in zip(names, values, strict=True)],
+            [(name, back[x_hat]) for name, x_hat in signals.items()],
+        )
+
     def _open(self, light: LightModel) -> Any:
         return open_light(light, self._weights, self._threads)
 

@@ -30,7 +30,7 @@ LAYER = {np.dtype(np.float16): 3e-2}
 OTHER_LAYERS = 1e-4
 # Over a whole network, masks and switches that are all but ties may be decided otherwise: in float64, in
 # another batch. One of those shows as about 1e-3, anything wrong as 1.
-WHOLE = 0.05
+WHOLE = 0.1
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 LEVELS = (  # from the top; a module imports those below it
     ("cli",),
     ("demo", "doctor", "paper", "serving", "dataset"),
-    ("verify", "explain", "draw"),
+    ("verify", "compare", "explain", "draw"),
     ("inspect",),
     ("session", "compiler"),
     ("pair",),
@@ -27,12 +27,13 @@ LEVELS = (  # from the top; a module imports those below it
     ("op",),
     ("window", "graph"),
     ("zoo",),
-    ("picture", "recipe", "neuron"),
+    ("picture", "recipe", "neuron", "layout"),
     ("files",),
     ("weights", "errors"),
 )
 BESIDE = {  # what sits beside that order: all that each may import
     "neuron": {"errors", "files"},
+    "layout": {"errors"},
     "recipe": {"errors", "files"},
     "picture": {"errors", "files"},
     "zoo": {"errors", "files", "picture", "recipe"},
