@@ -12,20 +12,32 @@ from onnx import helper
 
 Draw = Callable[[st.SearchStrategy[Any]], Any]
 
+# fmt: off
+RESIZING = frozenset({
+    "Concat", "ConvTranspose", "Gather", "GlobalAveragePool", "GlobalMaxPool", "MatMul", "ReduceL2",
+    "ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum", "Slice",
+})
+# fmt: on
+"""Operators whose output may have the size of their input by chance."""
+
 
 @dataclass
 class Net:
     """A network under construction: D spatial axes; `tensors` maps names to shapes without the batch.
 
     With `exact`, weights and inputs are small integers, so that float32 is exact, zeros and ties abound, and
-    only operators that keep integers are drawn.
+    only operators that keep integers are drawn. With `free`, pictures of any size at least as large will do:
+    tensors of one stage are of one size in all of them.
     """
 
     draw: Draw
     axes: int
     exact: bool
+    free: bool
+    opset: int
     rng: np.random.Generator
     tensors: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    stages: dict[str, int] = field(default_factory=lambda: {"x": 0})
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     weights: dict[str, np.ndarray] = field(default_factory=dict)
 
@@ -57,7 +69,33 @@ class Net:
         name = f"{op.lower()}{len(self.nodes)}"
         self.nodes.append(helper.make_node(op, inputs, [name], name=name, **attributes))
         self.tensors[name] = shape
+        x = next((x for x in inputs if x in self.tensors), "")
+        moves = max(attributes.get("strides", [1])) > 1 or op in RESIZING
+        same = not moves and x and self.tensors[x][1:] == shape[1:]
+        self.stages[name] = self.stages[x] if same else len(self.nodes)
         return name
+
+    def hidden(self, op: str, inputs: list[str], **attributes: Any) -> str:
+        """A node in the middle of a step, whose output no other step reads."""
+        name = self.node(op, inputs, (), **attributes)
+        del self.tensors[name], self.stages[name]
+        return name
+
+    def reduced(self, op: str, x: str, axes: list[int], **attributes: Any) -> str:
+        """Along axes that are kept; they are an attribute before opset 18, except ReduceSum's."""
+        shape = tuple(1 if i in axes else n for i, n in enumerate(self.tensors[x], 1))
+        if self.opset < 18 and op != "ReduceSum":
+            return self.node(op, [x], shape, axes=axes, **attributes)
+        return self.node(op, [x, self.constant(np.array(axes))], shape, **attributes)
+
+    def alike(self, x: str) -> list[str]:
+        """Tensors of one size with x."""
+        size = self.tensors[x][1:]
+        return [
+            name
+            for name, shape in self.tensors.items()
+            if shape[1:] == size and (not self.free or self.stages[name] == self.stages[x])
+        ]
 
 
 def extent(kernel: list[int], dilations: list[int]) -> list[int]:
@@ -148,16 +186,36 @@ def activation(net: Net, x: str) -> str | None:
 
 
 def join(net: Net, x: str) -> str | None:
-    """Add, subtract, multiply or concatenate two tensors of one size."""
+    """Add, subtract, multiply, choose from or concatenate tensors of one size."""
     shape = net.tensors[x]
-    other = net.pick(*[name for name, s in net.tensors.items() if s[1:] == shape[1:]])
+    other = net.pick(*net.alike(x))
     channels = net.tensors[other][0]
-    op = net.pick("Concat", "Add", "Sum", "Sub", *(() if net.exact else ("Mul",)))
+    op = net.pick("Concat", "Add", "Sum", "Sub", "Max", "Min", "Where", *(() if net.exact else ("Mul",)))
     if op == "Concat":
-        return net.node("Concat", [x, other], (shape[0] + channels, *shape[1:]), axis=1)
+        axis = net.pick(1, 1, *(2, 1 + net.axes) * (channels == shape[0]))
+        joined = [
+            n + (m if i == axis else 0)
+            for i, (n, m) in enumerate(zip(shape, net.tensors[other], strict=True), 1)
+        ]
+        name = net.node("Concat", [x, other], tuple(joined), axis=axis)
+        if axis == 1:
+            net.stages[name] = net.stages[x]
+        return name
     if channels != shape[0] and 1 not in (channels, shape[0]):
         return None
-    return net.node(op, [x, other], (max(channels, shape[0]), *shape[1:]))
+    result = (max(channels, shape[0]), *shape[1:])
+    if op in ("Max", "Min", "Sum") and net.pick(True, False):
+        return net.node(op, [x, other, net.pick(x, other)], result)
+    if op == "Where":
+        return net.node("Where", [condition(net, x if channels == 1 else other), x, other], result)
+    return net.node(op, [x, other], result)
+
+
+def condition(net: Net, x: str) -> str:
+    """Which of two is taken: a constant, or where x is positive."""
+    if net.pick(True, False):
+        return net.constant(net.rng.random((net.tensors[x][0], *[1] * net.axes)) > 0.5)
+    return net.hidden("Greater", [x, net.constant(np.float32(0))])
 
 
 def scale(net: Net, x: str) -> str | None:
@@ -174,10 +232,45 @@ def normalise(net: Net, x: str) -> str | None:
     shape = net.tensors[x]
     if net.exact:
         return None
-    if net.axes == 2 and net.pick(True, False):  # onnxruntime's LRN takes no other
+    kind = net.pick("LRN", "Instance", "Layer", "all", "L2", *(("Group",) if net.opset >= 21 else ()))
+    if kind == "LRN" and net.axes == 2 and net.pick(True, False):  # onnxruntime's LRN takes no other
         attributes = {"size": net.pick(1, 3, 5), "alpha": 0.5, "beta": 0.75, "bias": net.pick(1.0, 2.0)}
         return net.node("LRN", [x], shape, **attributes)
+    if kind == "LRN" and net.axes < 3:
+        return written_lrn(net, x)
+    if kind == "Group":
+        groups = net.pick(*(n for n in range(1, shape[0] + 1) if shape[0] % n == 0))
+        inputs = [x, net.weight(shape[0]), net.weight(shape[0])]
+        return net.node("GroupNormalization", inputs, shape, num_groups=groups)
+    if kind == "Layer":
+        there, back = [0, *range(2, 2 + net.axes), 1], [0, 1 + net.axes, *range(1, 1 + net.axes)]
+        moved = net.hidden("Transpose", [x], perm=there)
+        normed = net.hidden("LayerNormalization", [moved, net.weight(shape[0]), net.weight(shape[0])])
+        name = net.node("Transpose", [normed], shape, perm=back)
+        net.stages[name] = net.stages[x]
+        return name
+    if kind == "all" and not net.free:
+        return net.node("LayerNormalization", [x, net.weight(*shape), net.weight(*shape)], shape, axis=1)
+    if kind == "L2":
+        length = net.reduced("ReduceL2", x, net.pick([1], [2], list(range(1, 2 + net.axes))))
+        return net.node("Div", [x, net.hidden("Add", [length, net.constant(np.float32(0.5))])], shape)
     return net.node("InstanceNormalization", [x, net.weight(shape[0]), net.weight(shape[0])], shape)
+
+
+def written_lrn(net: Net, x: str) -> str:
+    """As TorchScript leaves it: the squares of neighbouring channels averaged by a pool in one more axis."""
+    n, axes = net.pick(2, 3, 5), net.axes
+    one = net.constant(np.array([1]))
+    begin, end = [0, 0, n // 2, *[0] * axes], [0, 0, (n - 1) // 2, *[0] * axes]
+    square = net.hidden("Mul", [x, x])
+    planes = net.hidden("Unsqueeze", [square, one])
+    padded = net.hidden("Pad", [planes, net.constant(np.array([*begin, *end]))])
+    pooled = net.hidden("AveragePool", [padded], kernel_shape=[n, *[1] * axes], strides=[1] * (1 + axes))
+    mean = net.hidden("Squeeze", [pooled, one])
+    scaled = net.hidden("Mul", [mean, net.constant(np.float32(0.5))])
+    inside = net.hidden("Add", [scaled, net.constant(np.float32(net.pick(1, 2)))])
+    power = net.hidden("Pow", [inside, net.constant(np.float32(net.pick(0.5, 0.75)))])
+    return net.node("Div", [x, power], net.tensors[x])
 
 
 def move(net: Net, x: str) -> str | None:
@@ -185,11 +278,7 @@ def move(net: Net, x: str) -> str | None:
     channels, *size = net.tensors[x]
     op = net.pick("Pad", "Slice", "Gather", "Split", "Reshape")
     if op == "Pad":
-        begin, end = net.many(0, 1), net.many(0, 2)
-        pads = net.constant(np.array([0, 0, *begin, 0, 0, *end]))
-        return net.node(
-            "Pad", [x, pads], (channels, *(n + b + e for n, b, e in zip(size, begin, end, strict=True)))
-        )
+        return pad(net, x)
     if op == "Slice":
         if min(size) < 3:
             return None
@@ -199,32 +288,88 @@ def move(net: Net, x: str) -> str | None:
             "Slice", [x, *bounds], (channels, *(-(-(n - 1) // s) for n, s in zip(size, steps, strict=True)))
         )
     if op == "Gather":
-        return net.node("Gather", [x, net.constant(net.rng.permutation(channels))], (channels, *size), axis=1)
+        axis = net.pick(1, 1, 2)
+        n = net.tensors[x][axis - 1]
+        at = net.rng.permutation(n) if net.pick(True, False) else net.rng.integers(-n, n, net.pick(2, 3, 5))
+        shape = [len(at) if i == axis else n for i, n in enumerate(net.tensors[x], 1)]
+        name = net.node("Gather", [x, net.constant(at)], tuple(shape), axis=axis)
+        if axis == 1:
+            net.stages[name] = net.stages[x]
+        return name
     if channels % 2:
         return None
     if op == "Split":
         halves = [f"half{len(net.nodes)}_{i}" for i in range(2)]
-        net.nodes.append(helper.make_node("Split", [x], halves, name=halves[0], axis=1))
+        count = {"num_outputs": 2} if net.opset >= 18 else {}
+        net.nodes.append(helper.make_node("Split", [x], halves, name=halves[0], axis=1, **count))
         net.tensors |= dict.fromkeys(halves, (channels // 2, *size))
-        return net.node("Concat", halves[::-1], (channels, *size), axis=1)
-    # ShuffleNet's shuffle of channels.
-    folded = net.node("Reshape", [x, net.constant(np.array([0, 2, channels // 2, *size]))], ())
-    perm = [0, 2, 1, *range(3, 3 + net.axes)]
-    turned = net.node("Transpose", [folded], (), perm=perm)
-    del net.tensors[folded], net.tensors[turned]
-    return net.node("Reshape", [turned, net.constant(np.array([0, channels, *size]))], (channels, *size))
+        net.stages |= dict.fromkeys(halves, net.stages[x])
+        name = net.node("Concat", halves[::-1], (channels, *size), axis=1)
+    else:
+        # ShuffleNet's shuffle of channels.
+        folded = net.hidden("Reshape", [x, target(net, x, 2, channels // 2)])
+        turned = net.hidden("Transpose", [folded], perm=[0, 2, 1, *range(3, 3 + net.axes)])
+        name = net.node("Reshape", [turned, target(net, x, channels)], (channels, *size))
+    net.stages[name] = net.stages[x]
+    return name
+
+
+def pad(net: Net, x: str) -> str | None:
+    channels, *size = net.tensors[x]
+    mode = net.pick("constant", "constant", "reflect", "edge", *(("wrap",) if net.opset >= 19 else ()))
+    if mode in ("reflect", "wrap") and min(size) < 3:
+        return None
+    begin, end = net.many(0, 1), net.many(0, 2)
+    pads = net.constant(np.array([0, 0, *begin, 0, 0, *end]))
+    shape = (channels, *(n + b + e for n, b, e in zip(size, begin, end, strict=True)))
+    return net.node("Pad", [x, pads], shape, mode=mode)
+
+
+def target(net: Net, x: str, *channels: int) -> str:
+    """The batch, these channels, and the size of x: in numbers, or computed as exporters do."""
+    if not net.free and net.pick(True, False):
+        return net.constant(np.array([0, *channels, *net.tensors[x][1:]]))
+    shape = net.hidden("Shape", [x])
+    zero, axis = net.constant(np.array(0)), net.constant(np.array([0]))
+    parts = [net.hidden("Unsqueeze", [net.hidden("Gather", [shape, zero]), axis])]
+    parts.append(net.constant(np.array(channels)))
+    if net.pick(True, False):
+        bounds = [net.constant(np.array([n])) for n in (2, 2**62)]
+        parts.append(net.hidden("Slice", [shape, *bounds]))
+    else:
+        for i in range(2, 2 + net.axes):
+            number = net.hidden("Gather", [shape, net.constant(np.array(i))])
+            parts.append(net.hidden("Unsqueeze", [number, axis]))
+    return net.hidden("Concat", parts, axis=0)
 
 
 def gate(net: Net, x: str) -> str | None:
-    """Squeeze and excitation."""
+    """Squeeze and excitation, extrema along axes, or attention."""
     channels, *size = net.tensors[x]
-    if net.exact:
+    kind = net.pick("excite", "extremum", "extremum", "GlobalMaxPool", "attend")
+    if kind == "GlobalMaxPool":
         return net.node("GlobalMaxPool", [x], (channels, *[1] * net.axes))
+    if kind == "extremum" or net.exact:
+        return extremum(net, x)
+    if kind == "attend":
+        if net.axes == 1:
+            return None
+        other = net.hidden(
+            "Transpose", [net.pick(*net.alike(x))], perm=[*range(net.axes), net.axes + 1, net.axes]
+        )
+        return net.node("MatMul", [x, other], (channels, *size[:-1], size[-2]))
     squeezed = net.node("GlobalAveragePool", [x], (channels, *[1] * net.axes))
     excited = net.node(
         "Conv", [squeezed, net.weight(channels, channels, *[1] * net.axes)], (channels, *[1] * net.axes)
     )
     return net.node("Mul", [x, net.node("Sigmoid", [excited], net.tensors[excited])], (channels, *size))
+
+
+def extremum(net: Net, x: str) -> str:
+    axes = net.pick([1], [2], [1 + net.axes], list(range(2, 2 + net.axes)), [1, 2])
+    found = net.reduced(net.pick("ReduceMax", "ReduceMin"), x, axes)
+    op = net.pick("", "Sub", "Max", *(() if net.exact else ("Mul",)))
+    return net.node(op, [x, found], net.tensors[x]) if op else found
 
 
 def enlarge(net: Net, x: str) -> str | None:
@@ -264,9 +409,14 @@ STEPS = (
 def head(net: Net, x: str) -> str:
     """A classifier, sometimes."""
     shape = net.tensors[x]
-    kind = net.pick("none", "Gemm", "reduce")
+    kind = net.pick("none", "Gemm", "reduce", "flatten")
+    if kind == "Gemm" and net.free:
+        op = "GlobalMaxPool" if net.exact else "GlobalAveragePool"
+        x, shape = net.node(op, [x], (shape[0], *[1] * net.axes)), (shape[0],)
+    if kind == "flatten":
+        return flattened(net, x)
     if kind == "Gemm":
-        flat = net.node("Flatten", [x], (int(np.prod(shape)),))
+        flat = flattened(net, x)
         transposed = net.pick(0, 1)
         features = int(np.prod(shape))
         weight = net.weight(*((5, features) if transposed else (features, 5)))
@@ -275,6 +425,18 @@ def head(net: Net, x: str) -> str:
         axes = list(range(2, 2 + net.axes))
         return net.node("ReduceSum", [x, net.constant(np.array(axes))], (shape[0],), keepdims=0)
     return x
+
+
+def flattened(net: Net, x: str) -> str:
+    """By Flatten, or by Reshape to the batch and the rest, known or computed."""
+    features = (int(np.prod(net.tensors[x])),)
+    kind = net.pick("Flatten", "known", "computed")
+    if kind == "Flatten":
+        return net.node("Flatten", [x], features)
+    batch, rest = net.constant(np.array([0])), net.constant(np.array([-1]))
+    if kind == "computed":
+        batch = net.hidden("Gather", [net.hidden("Shape", [x]), batch])
+    return net.node("Reshape", [x, net.hidden("Concat", [batch, rest], axis=0)], features)
 
 
 def reaching(nodes: list[onnx.NodeProto], y: str) -> list[onnx.NodeProto]:
@@ -288,12 +450,14 @@ def reaching(nodes: list[onnx.NodeProto], y: str) -> list[onnx.NodeProto]:
 
 
 @st.composite
-def graphs(draw: Draw, exact: bool) -> tuple[onnx.ModelProto, tuple[int, ...], int]:
-    """A model, the shape of its input (N, C, ...), and a seed for the input."""
+def graphs(draw: Draw, exact: bool) -> tuple[onnx.ModelProto, list[tuple[int, ...]], int]:
+    """A model, one or two shapes of its input (N, C, ...), and a seed for the input."""
     seed = draw(st.integers(0, 2**32 - 1))
     axes = draw(st.sampled_from((2, 2, 2, 1, 3)))
     size = tuple(draw(st.integers(3, 9 if axes < 3 else 5)) for _ in range(axes))
-    net = Net(draw, axes, exact, np.random.default_rng(seed), {"x": (draw(st.integers(1, 4)), *size)})
+    free, opset = draw(st.sampled_from((False, False, True))), draw(st.sampled_from((17, 17, 21)))
+    tensors = {"x": (draw(st.integers(1, 4)), *size)}
+    net = Net(draw, axes, exact, free, opset, np.random.default_rng(seed), tensors)
     x, shape = "x", net.tensors["x"]
     for _ in range(draw(st.integers(2, 9))):
         source = net.pick(x, x, x, *net.tensors)
@@ -304,7 +468,18 @@ def graphs(draw: Draw, exact: bool) -> tuple[onnx.ModelProto, tuple[int, ...], i
     y = head(net, x)
     batch = draw(st.sampled_from(("N", 2)))
     declared = [batch, *net.tensors[y]]
-    source = model(reaching(net.nodes, y), [batch, *shape], net.weights, [y])
+    sizes = ["D", "H", "W"][-axes:] if free else size
+    source = model(
+        reaching(net.nodes, y),
+        [batch, shape[0], *sizes],
+        net.weights,
+        [y],
+        opset=opset,
+        ir_version=10 if opset > 20 else 8,
+    )
     # What onnxruntime computes: ONNX's inference counts the windows of ceil_mode otherwise.
+    if free:
+        declared[1:] = [None] * len(declared[1:])
     source.graph.output[0].CopyFrom(helper.make_tensor_value_info(y, onnx.TensorProto.FLOAT, declared))
-    return source, (2, *shape), seed
+    larger = [n + draw(st.integers(0, 3)) for n in size]
+    return source, [(2, *shape), *([(2, shape[0], *larger)] if free else [])], seed
