@@ -30,8 +30,8 @@ def settle(graph: gs.Graph) -> bool:
     changed = False
     known: dict[str, Entries] = {}
     for node in list(graph.nodes):
-        values = _values_of(node, known)
-        if values is not None and len(values) <= MAX_ENTRIES:
+        values = _typed_values(node, known)
+        if values is not None:
             known[node.outputs[0].name] = values
             changed |= _fold(graph, node.outputs[0], values)
         else:
@@ -39,10 +39,32 @@ def settle(graph: gs.Graph) -> bool:
     return changed | _fix_batch(graph)
 
 
+def _typed_values(node: gs.Node, known: Mapping[str, Entries]) -> Entries | None:
+    """What the node computes, if it is a list of sizes, each number as the run would round it."""
+    y = node.outputs[0] if node.outputs else None
+    if y is None or y.dtype is None or y.shape is None or len(y.shape) > 1:
+        return None
+    values = _values_of(node, known)
+    if values is None or len(values) > MAX_ENTRIES:
+        return None
+    return [_typed(value, np.dtype(y.dtype)) for value in values]
+
+
+def _typed(entry: Entry, dtype: np.dtype[Any]) -> Entry:
+    """A number as the dtype has it, None where it does not fit; names are those of integers."""
+    if entry is None or isinstance(entry, str):
+        return None if dtype.kind == "b" else entry
+    if dtype.kind == "b":
+        return bool(entry)
+    if np.issubdtype(dtype, np.integer):
+        fits = math.isfinite(entry) and np.iinfo(dtype).min <= int(entry) <= np.iinfo(dtype).max
+        return int(entry) if fits else None
+    with np.errstate(over="ignore"):
+        return float(np.array(entry, dtype))
+
+
 def _values_of(node: gs.Node, known: Mapping[str, Entries]) -> Entries | None:
     """What the node computes, if it is sizes."""
-    if not node.outputs:
-        return None
     if node.op == "Shape":
         shape = node.inputs[0].shape
         return None if shape is None else shape[node.attrs.get("start", 0) : node.attrs.get("end")]
@@ -50,6 +72,8 @@ def _values_of(node: gs.Node, known: Mapping[str, Entries]) -> Entries | None:
     known_parts = [part for part in parts if part is not None]
     if not parts or len(known_parts) < len(parts):
         return None
+    if node.op == "Mod" and node.attrs.get("fmod", 0):
+        return _elementwise(_number(math.fmod), known_parts)
     if node.op in _ARITHMETIC:
         return _elementwise(_ARITHMETIC[node.op], known_parts)
     return _MOVES[node.op](*known_parts) if node.op in _MOVES else None
@@ -89,7 +113,7 @@ def _number(function: Callable[..., Any], neutral: int | None = None) -> Callabl
 
     def apply(*entries: Entry) -> Entry:
         if not any(entry is None or isinstance(entry, str) for entry in entries):
-            return function(*entries) if entries[-1] != 0 or function not in (_divide, math.fmod) else None
+            return function(*entries) if entries[-1] != 0 or function not in _DIVISIONS else None
         first, *others = entries
         return first if neutral is not None and others == [neutral] else None
 
@@ -98,7 +122,16 @@ def _number(function: Callable[..., Any], neutral: int | None = None) -> Callabl
 
 def _divide(a: float, b: float) -> float:
     """Towards zero for integers, as ONNX has it."""
-    return int(a / b) if isinstance(a, int) and isinstance(b, int) else a / b
+    if isinstance(a, int) and isinstance(b, int):
+        return abs(a) // abs(b) * (1 if (a < 0) == (b < 0) else -1)
+    return a / b
+
+
+_DIVISIONS = (_divide, math.fmod, operator.mod)
+
+
+def _rounded(function: Callable[[float], int]) -> Callable[[Entry], Entry]:
+    return lambda entry: function(entry) if isinstance(entry, float) and math.isfinite(entry) else entry
 
 
 def _equal(a: Entry, b: Entry) -> Entry:
@@ -115,16 +148,16 @@ _ARITHMETIC: Mapping[str, Callable[..., Entry]] = {
     "Add": _number(operator.add, 0),
     "And": _number(lambda a, b: a and b),
     "Cast": lambda entry: entry,
-    "Ceil": lambda entry: math.ceil(entry) if isinstance(entry, float) else entry,
+    "Ceil": _rounded(math.ceil),
     "Div": _number(_divide, 1),
     "Equal": _equal,
-    "Floor": lambda entry: math.floor(entry) if isinstance(entry, float) else entry,
+    "Floor": _rounded(math.floor),
     "Greater": _number(operator.gt),
     "Identity": lambda entry: entry,
     "Less": _number(operator.lt),
     "Max": _number(max),
     "Min": _number(min),
-    "Mod": _number(math.fmod),
+    "Mod": _number(operator.mod),
     "Mul": _number(operator.mul, 1),
     "Neg": _number(operator.neg),
     "Not": _number(operator.not_),
