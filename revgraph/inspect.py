@@ -53,7 +53,7 @@ def inspect(
     source, _, _ = compiler.read_source(model)
     graph, x, y = compiler.locate(source, at, input)
     with patterns.grouped(graph, y):
-        live = layer.descendants(x)
+        live = layer.descendants(graph, x)
         return x.name, y.name, [_layer(graph, node, live) for node in layer.path(graph, x, y)]
 
 

@@ -30,7 +30,7 @@ def reverse(fwd: Builder, table: Variant, x: gs.Variable, y: gs.Variable) -> tup
     rev = Builder(gs.Graph(name="reversed", opset=fwd.graph.opset), fwd.names)
     p = gs.Variable("p", y.dtype, [_rows(fwd.graph), *y.shape[1:]])
     rev.graph.inputs.append(p)
-    live = descendants(x)
+    live = descendants(fwd.graph, x)
     contributions: dict[str, list[Tensor]] = defaultdict(list, {y.name: [p]})
     signals: dict[str, str] = {}
     for node in reversed(path(fwd.graph, x, y)):

@@ -204,13 +204,7 @@ def _inline_branch(graph: gs.Graph, node: gs.Node, known: Mapping[str, Entries])
     if not condition or isinstance(condition[0], str) or condition[0] is None:
         return False
     branch: gs.Graph = node.attrs["then_branch" if condition[0] else "else_branch"]
-    taken = graph.tensors().keys() | {other.name for other in graph.nodes}
-    for inner in branch.nodes:
-        for named in (inner, *(tensor for tensor in inner.outputs if not tensor.is_empty())):
-            stem = named.name or inner.op
-            names = itertools.chain([stem], (f"{stem}_{i}" for i in itertools.count(1)))
-            named.name = next(name for name in names if name not in taken)
-            taken.add(named.name)
+    _rename_apart(branch, graph)
     outputs = list(node.outputs)
     node.outputs.clear()
     graph.nodes.extend(branch.nodes)
@@ -220,6 +214,21 @@ def _inline_branch(graph: gs.Graph, node: gs.Node, known: Mapping[str, Entries])
         )
     graph.nodes.remove(node)
     return True
+
+
+def _rename_apart(branch: gs.Graph, graph: gs.Graph) -> None:
+    """Give all that the branch makes or holds names that the graph does not have: branches may share them."""
+    outer = graph.tensors()
+    taken = outer.keys() | {node.name for node in graph.nodes}
+    read = [tensor for node in branch.nodes for tensor in node.inputs] + branch.outputs
+    held = [tensor for tensor in read if isinstance(tensor, gs.Constant)]
+    made = [tensor for node in branch.nodes for tensor in node.outputs if not tensor.is_empty()]
+    tensors = {id(tensor): tensor for tensor in (*held, *made) if outer.get(tensor.name) is not tensor}
+    for named in (*branch.nodes, *tensors.values()):
+        stem = named.name or named.op
+        names = itertools.chain([stem], (f"{stem}_{i}" for i in itertools.count(1)))
+        named.name = next(name for name in names if name not in taken)
+        taken.add(named.name)
 
 
 def _write_shape(node: gs.Node, known: Mapping[str, Entries]) -> bool:
