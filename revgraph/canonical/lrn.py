@@ -5,7 +5,7 @@ what it computes, so that the variant's choice of LRN's reversal holds for it (S
 """
 
 import math
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,9 @@ OPERATORS = frozenset({
 MAX_NODES = 64
 FREE = 4
 """A free size is taken to be this."""
+MANY = 2**16
+SAMPLE = 256
+"""Numbers that tell whether a size may be right."""
 TOLERANCE = 1e-6
 """Of float64, with constants rounded to float32."""
 
@@ -65,10 +68,15 @@ def _absorbable(tensor: gs.Variable, nodes: list[gs.Node], keep: Container[str])
 def _fit(nodes: list[gs.Node], x: gs.Variable) -> tuple[int, dict[str, Any]] | None:
     """The axis of the channels and the attributes with which LRN is what the group computes."""
     feeds = {tensor.name: np.zeros(_probed(tensor.shape or ())) for tensor in sources(nodes)}
-    probe = np.random.default_rng(0).uniform(0.5, 2, _probed(x.shape)) * math.sqrt(1e3)
-    y = evaluate(nodes, feeds | {x.name: probe})
-    if y is None or y.shape != probe.shape:
+    shape, rng = _probed(x.shape), np.random.default_rng(0)
+    # One picture of one position would fit any window.
+    count = 3 if math.prod(shape) < MANY else 1
+    probes = [rng.uniform(0.5, 2, shape) * math.sqrt(1e3) for _ in range(count)]
+    found = [evaluate(nodes, feeds | {x.name: probe}) for probe in probes]
+    ys = [y for y in found if y is not None and y.shape == tuple(shape)]
+    if len(ys) < count:
         return None
+    probe, y = np.concatenate(probes), np.concatenate(ys)
     for beta in _powers(nodes):
         for axis in (1, probe.ndim - 1) if probe.ndim > 3 else (1,):
             fitted = _fit_sum((probe / y) ** (1 / beta), probe**2, axis)
@@ -99,18 +107,28 @@ def _slides(node: gs.Node) -> bool:
 
 
 def _fit_sum(s: np.ndarray, squares: np.ndarray, axis: int) -> dict[str, Any] | None:
-    """bias, alpha and n with which s is bias + alpha / n * the sum of n squares about each channel."""
-    s, squares = np.moveaxis(s, axis, 0), np.moveaxis(squares, axis, 0)
-    channels = len(squares)
+    """bias, alpha and n > 1 with which s is bias + alpha / n * the sum of n squares about each channel."""
+    channels = s.shape[axis]
+    s, squares = (np.moveaxis(t, axis, 0).reshape(channels, -1) for t in (s, squares))
     total = np.cumsum(np.concatenate([np.zeros_like(squares[:1]), squares]), axis=0)
-    for n in range(1, 2 * channels):
-        low = np.maximum(np.arange(channels) - (n - 1) // 2, 0)
-        high = np.minimum(np.arange(channels) + n // 2 + 1, channels)
-        about = total[high] - total[low]
-        scale, bias = np.polyfit(about.ravel(), s.ravel(), 1)
-        if bias > 0 and scale > 0 and np.allclose(s, bias + scale * about, rtol=TOLERANCE, atol=0):
-            return {"size": n, "alpha": float(scale * n), "bias": float(bias)}
+    everywhere = np.ogrid[:channels, : s.shape[1]]
+    sample = [np.random.default_rng(0).integers(n, size=SAMPLE) for n in s.shape]
+    for n in range(2, 2 * channels):
+        # Hundreds of sizes are tried; nearly all of them fail on the sample.
+        if _line(s, total, n, sample) and (line := _line(s, total, n, everywhere)):
+            scale, bias = line
+            return {"size": n, "alpha": scale * n, "bias": bias}
     return None
+
+
+def _line(s: np.ndarray, total: np.ndarray, n: int, at: Sequence[np.ndarray]) -> tuple[float, float] | None:
+    """scale and bias with which s is bias + scale * the sum of n squares, at these channels and positions."""
+    c, position = at
+    low, high = np.maximum(c - (n - 1) // 2, 0), np.minimum(c + n // 2 + 1, len(s))
+    about = total[high, position] - total[low, position]
+    scale, bias = np.polyfit(about.ravel(), s[c, position].ravel(), 1)
+    fits = np.allclose(s[c, position], bias + scale * about, rtol=TOLERANCE, atol=0)
+    return (float(scale), float(bias)) if bias > 0 and scale > 0 and fits else None
 
 
 def _stand_ins(end: gs.Node, x: gs.Variable, axis: int, attributes: dict[str, Any]) -> list[gs.Node]:
