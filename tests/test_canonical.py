@@ -11,6 +11,7 @@ from onnx import helper, numpy_helper
 
 import revgraph
 from revgraph import canonical
+from revgraph.canonical import on_graph
 from revgraph.errors import RevgraphError
 from revgraph.graph import gs
 
@@ -298,23 +299,28 @@ def test_a_constant_that_is_an_output_stays_one():
     check_same_function(model(nodes, [2, 3, 8, 8], {"c": np.ones(2, np.float32)}, ["y", "z"]))
 
 
-@pytest.mark.parametrize("op", ["ConstantOfShape", "Expand", "Range", "Tile"])
-def test_absurd_constants_are_not_made(op):
-    """Not one of these is computed from the input, and each would take terabytes."""
-    weights, feeds = {
-        "ConstantOfShape": ({"a": np.array([2**20, 2**22])}, "a"),
-        "Expand": ({"a": np.ones((1, 1), np.float32), "b": np.array([2**20, 2**22])}, "a b"),
-        "Range": (
-            {"a": np.array(0.0, np.float32), "b": np.array(1e15, np.float32), "c": np.float32(1)},
-            "a b c",
-        ),
-        "Tile": ({"a": np.ones((1, 1), np.float32), "b": np.array([2**20, 2**22])}, "a b"),
-    }[op]
-    net = model(
-        [node(op, feeds, "big"), node("ReduceMax", "big", "top", keepdims=0), node("Add", "x top", "y")],
-        [1, 3, 8, 8],
-        weights,
-    )
+ABSURD = {
+    "ConstantOfShape": ("a", {"a": np.array([2**20, 2**22])}),
+    "Expand": ("a b", {"a": np.ones((1, 1), np.float32), "b": np.array([2**20, 2**22])}),
+    "Expand, both ways": ("a b", {"a": np.ones((2**16, 1), np.float32), "b": np.array([1, 2**16])}),
+    "Range": ("a b c", {"a": np.float32(0), "b": np.float32(1e15), "c": np.float32(1)}),
+    "Range to infinity": ("a b c", {"a": np.float32(0), "b": np.float32(np.inf), "c": np.float32(1)}),
+    "Tile": ("a b", {"a": np.ones((1, 1), np.float32), "b": np.array([2**20, 2**22])}),
+    "Add": ("a b", {"a": np.ones((2**20, 1), np.float32), "b": np.ones((1, 2**20), np.float32)}),
+    "Where": (
+        "c a b",
+        {"a": np.ones((2**16, 1), np.float32), "b": np.ones((1, 2**16), np.float32), "c": np.array(True)},
+    ),
+    "Gather": ("a b", {"a": np.ones((4, 2**14), np.float32), "b": np.zeros(2**16, np.int64)}),
+}
+
+
+@pytest.mark.parametrize("case", ABSURD)
+def test_absurd_constants_are_not_made(case):
+    """Not one of these is computed from the input, and each would take gigabytes."""
+    feeds, weights = ABSURD[case]
+    nodes = [node(case.split()[0].strip(","), feeds, "big"), node("ReduceMax", "big", "top", keepdims=0)]
+    net = model([*nodes, node("Add", "x top", "y")], [1, 3, 8, 8], weights)
     tracemalloc.start()
     try:
         canonical.canonicalise(net)
@@ -322,6 +328,34 @@ def test_absurd_constants_are_not_made(op):
     finally:
         tracemalloc.stop()
     assert peak < 2**26
+
+
+def test_many_large_constants_are_not_all_made(monkeypatch):
+    """Each of them is within bounds."""
+    monkeypatch.setattr(on_graph, "MAX_FOLDED", 2**14)
+    nodes = [node("Expand", "one wide", f"e{i}") for i in range(9)]
+    nodes += [node("Sum", " ".join(f"e{i}" for i in range(9)), "sum"), node("Add", "x sum", "y")]
+    net = model(nodes, [1, 1, 64, 64], {"one": np.ones((1, 1), np.float32), "wide": np.array([64, 64])})
+    assert operators(net).count("Expand") == 9 - 4
+    check_same_function(net, picture(1, 1, 64, 64))
+
+
+def test_a_constant_of_many_parts_is_as_large_as_all_of_them(monkeypatch):
+    monkeypatch.setattr(on_graph, "MAX_FOLDED", 2**14)
+    nodes = [node("Concat", " ".join(["part"] * 7), "whole", axis=0), node("Add", "x whole", "y")]
+    net = model(nodes, [1, 1, 448, 64], {"part": np.ones((64, 64), np.float32)})
+    assert operators(net) == ["Concat", "Add"]
+
+
+def test_rounds_of_folding_end():
+    """A list that doubles twenty times, of sizes that only the run knows."""
+    nodes = [
+        node("Shape", "x", "c0"),
+        *(node("Concat", f"c{i} c{i}", f"c{i + 1}", axis=0) for i in range(20)),
+    ]
+    nodes += [node("ReduceMin", "c20", "least", keepdims=0), node("Cast", "least", "top", to=1)]
+    net = model([*nodes, node("Add", "x top", "y")], ["N", 3, 8, 8])
+    assert operators(net).count("Concat") == 20
 
 
 # ----- Pads -----

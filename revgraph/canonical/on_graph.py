@@ -16,7 +16,7 @@ from revgraph.window import Window, explicit_pads
 
 RESERVED = ("p", "x_hat")
 MAX_FOLDED = 2**28
-"""Most elements that a folded constant may have: 1 GiB of float32."""
+"""Most elements of a folded constant, and most that folding adds to what is there: 1 GiB of float32."""
 
 
 def rename_reserved(graph: gs.Graph) -> None:
@@ -48,12 +48,15 @@ def fold_constants(graph: gs.Graph, most: int = MAX_FOLDED) -> bool:
     Returns:
         Whether there were any.
     """
-    folded = False
+    folded, room = False, MAX_FOLDED
     for node in graph.toposort().nodes:
         output = node.outputs[0] if len(node.outputs) == 1 else None
         if node.op not in FOLDABLE or output is None or any(output is tensor for tensor in graph.outputs):
             continue
-        if (values := _fold(node, graph.opset, most)) is not None:
+        held = {tensor.name: tensor for tensor in node.inputs if isinstance(tensor, gs.Constant)}
+        read = sum(int(tensor.values.size) for tensor in held.values())
+        if (values := _fold(node, graph.opset, min(most, read + room))) is not None:
+            room -= max(values.size - read, 0) if node.op != "Constant" else 0
             node.outputs.clear()
             output.to_constant(values)
             folded = True
@@ -89,14 +92,19 @@ def _fold(node: gs.Node, opset: int, most: int) -> np.ndarray | None:
 
 def _elements(node: gs.Node) -> int:
     """About how many elements the node's result has: a few bytes can ask for terabytes."""
-    if node.op in ("ConstantOfShape", "Expand"):
-        return math.prod(map(int, node.inputs[-1].values.ravel()))
+    if node.op == "ConstantOfShape":
+        return math.prod(map(int, node.inputs[0].values.ravel()))
     if node.op == "Tile":
         return math.prod(map(int, node.inputs[1].values.ravel())) * int(node.inputs[0].values.size)
     if node.op == "Range":
         start, limit, delta = (tensor.values.item() for tensor in node.inputs)
-        return int((limit - start) / delta) if delta else 0
+        count = (limit - start) / delta if delta else math.inf
+        return int(count) if math.isfinite(count) else MAX_FOLDED + 1
     shapes = [tensor.values.shape for tensor in node.inputs if not tensor.is_empty()]
+    if node.op == "Concat":
+        return sum(map(math.prod, shapes))
+    if node.op == "Expand":
+        shapes[1] = tuple(map(int, node.inputs[1].values.ravel()))
     if node.op == "Gather":
         rows = shapes[0][node.attrs.get("axis", 0)]
         return int(math.prod(shapes[0]) // max(rows, 1) * math.prod(shapes[1]))
