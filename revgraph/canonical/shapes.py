@@ -24,7 +24,7 @@ def settle_ceil_mode(model: onnx.ModelProto) -> onnx.ModelProto:
             # SAME alone decides the number of windows.
             pool.attribute.remove(next(a for a in pool.attribute if a.name == "ceil_mode"))
     for _ in pools:
-        inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
+        inferred = _inferred(model)
         values = (*inferred.graph.value_info, *inferred.graph.input)
         shapes = {value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim] for value in values}
         if not any(_drop_windows(node, shapes.get(node.input[0], [])) for node in _ceil_pools(model)):
@@ -63,6 +63,21 @@ def _drop_windows(pool: onnx.NodeProto, shape: list[int]) -> bool:
 def infer_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
     """Write the shape of every tensor that ONNX can tell."""
     try:
-        return onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
+        return _inferred(model, check_type=True, strict_mode=True)
     except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError, ValueError) as error:
         raise invalid(str(error)) from error
+
+
+def _inferred(model: onnx.ModelProto, **how: bool) -> onnx.ModelProto:
+    """ONNX gives up at a GroupNormalization, so during inference it is called an InstanceNormalization."""
+    groups = [i for i, node in enumerate(model.graph.node) if node.op_type == "GroupNormalization"]
+    try:
+        for i in groups:
+            model.graph.node[i].op_type = "InstanceNormalization"
+        inferred = onnx.shape_inference.infer_shapes(model, data_prop=True, **how)
+    finally:
+        for i in groups:
+            model.graph.node[i].op_type = "GroupNormalization"
+    for i in groups:
+        inferred.graph.node[i].op_type = "GroupNormalization"
+    return inferred

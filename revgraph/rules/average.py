@@ -4,7 +4,7 @@ import numpy as np
 
 from revgraph import op
 from revgraph.graph import Builder, Shape, Tensor, gs, static
-from revgraph.rules.rule import Bottleneck, Rule, XHats, cannot_reverse, constant, window
+from revgraph.rules.rule import Bottleneck, Rule, XHats, cannot_reverse, constant, free_axis, window
 from revgraph.window import Window
 
 
@@ -63,7 +63,8 @@ def _free_counts(rev: Builder, y_hat: Tensor, slide: Window, row: Tensor, paddin
 def _global(rev: Builder, pool: gs.Node, y_hat: Tensor, r: Bottleneck) -> XHats:
     """x_hat[v] = y_hat / (number of positions), at every position."""
     (size,) = r
-    return (_spread(rev, y_hat, pool.inputs[0], list(range(2, len(pool.inputs[0].shape))), size, mean=True),)
+    axes = list(range(2, len(pool.inputs[0].shape)))
+    return (_spread(rev, pool, y_hat, axes, size, mean=True),)
 
 
 def reduced_axes(node: gs.Node) -> list[int]:
@@ -89,22 +90,25 @@ def keep_axes(rev: Builder, node: gs.Node, y_hat: Tensor, axes: list[int]) -> Te
 
 def _reduce(rev: Builder, node: gs.Node, y_hat: Tensor, r: Bottleneck) -> XHats:
     """Every element that was summed gets y_hat, or its share of it."""
-    x, axes = node.inputs[0], reduced_axes(node)
+    axes = reduced_axes(node)
     if not axes:
         return (y_hat,)
     y_hat = keep_axes(rev, node, y_hat, axes)
-    return (_spread(rev, y_hat, x, axes, *r, mean=node.op == "ReduceMean"),)
+    return (_spread(rev, node, y_hat, axes, *r, mean=node.op == "ReduceMean"),)
 
 
 def _spread(
-    rev: Builder, y_hat: Tensor, x: Tensor, axes: list[int], size: Tensor | None = None, *, mean: bool
+    rev: Builder, node: gs.Node, y_hat: Tensor, axes: list[int], size: Tensor | None = None, *, mean: bool
 ) -> Tensor:
     """y_hat, 1 along the axes, repeated along them to the shape of x, and divided by how often if `mean`."""
+    x = node.inputs[0]
     shape = [y_hat.shape[0], *x.shape[1:]]
     if static([x.shape[axis] for axis in axes]):
         target: Tensor | np.ndarray = np.array([n if i in axes else 1 for i, n in enumerate(x.shape)])
         share = np.array(1 / np.prod([x.shape[axis] for axis in axes]), y_hat.dtype)
         scaled = op.scale(rev, y_hat, share) if mean else y_hat
+    elif 1 in axes and not isinstance(x.shape[1], int):
+        raise free_axis(node, 1)
     else:
         # One number per axis of x: its size where it is reduced, 1 elsewhere.
         row = op.row(rev, size)

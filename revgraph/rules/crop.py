@@ -7,7 +7,7 @@ import numpy as np
 from revgraph import op
 from revgraph.graph import Builder, Tensor, gs, static
 from revgraph.rules import along
-from revgraph.rules.rule import Bottleneck, Rule, XHats, cannot_reverse, constant
+from revgraph.rules.rule import Bottleneck, Rule, XHats, cannot_reverse, constant, free_axis
 from revgraph.rules.wiring import KEEP_BATCH
 
 EVERYTHING = 2**31 - 1
@@ -26,6 +26,8 @@ def _pad(rev: Builder, pad: gs.Node, y_hat: Tensor, r: Bottleneck) -> XHats:
     x_hat = y_hat
     for i in range(1, len(x.shape)):
         if (begin := pads[i]) or pads[i + len(x.shape)]:
+            if i < 2 and not isinstance(x.shape[i], int):
+                raise free_axis(pad, i)
             x_hat = _fold(rev, x_hat, i, x, (begin, pads[i + len(x.shape)]), mode, *r)
     return (x_hat,)
 
@@ -98,8 +100,7 @@ def _slice_back_free(
 ) -> Tensor:
     """The same along an axis whose size only the run knows: how long the slice is tells y_hat."""
     if i < 2 or part.step < 0:
-        why = f"the size along axis {i} is known at run time only"
-        raise cannot_reverse(node, why, "give the model a fixed input size")
+        raise free_axis(node, i)
     (size,) = r
     n, m = along.size(rev, size, i), along.length(rev, y_hat, i)
     start: Tensor | np.ndarray = np.array([part.start])
@@ -131,7 +132,8 @@ def _slices(node: gs.Node) -> dict[int, slice]:
     found = {}
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
         # A negative step runs to the first element where ONNX writes an end before it.
-        stop = None if step < 0 and end < -node.inputs[0].shape[axis % rank] else end
+        n = node.inputs[0].shape[axis % rank]
+        stop = None if step < 0 and isinstance(n, int) and end < -n else end
         found[axis % rank] = slice(start, stop, step)
     return found
 

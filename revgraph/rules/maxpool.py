@@ -10,7 +10,7 @@ from revgraph.graph import Builder, Tensor, gs
 from revgraph.rules import along
 from revgraph.rules.average import keep_axes, reduced_axes
 from revgraph.rules.crop import free_size
-from revgraph.rules.rule import Bottleneck, Rule, XHats, cannot_reverse, window
+from revgraph.rules.rule import Bottleneck, Rule, XHats, cannot_reverse, free_axis, window
 from revgraph.rules.wiring import unbroadcast
 
 
@@ -82,6 +82,8 @@ def _to_middle(rev: Builder, node: gs.Node, y_hat: Tensor, r: Bottleneck) -> XHa
         matrix: Tensor | np.ndarray
         if isinstance(n, int):
             matrix = np.eye(n, dtype=y_hat.dtype)[[(n - 1) // 2]]
+        elif i < 2:
+            raise free_axis(node, i)
         else:
             (size,) = r
             length = along.size(rev, size, i)

@@ -127,10 +127,11 @@ def _l2(rev: Builder, norm: gs.Node, y_hat: Tensor, r: Bottleneck) -> XHats:
     """x_hat = y_hat x / y for y = sqrt(sum of x^2), and 0 where y is."""
     (x,) = r
     axes = reduced_axes(norm)
-    y_hat = keep_axes(rev, norm, y_hat, axes)
+    y_hat = keep_axes(rev, norm, y_hat, axes) if axes else y_hat
     like: dict[str, Any] = {"dtype": x.dtype, "shape": [x.shape[0], *y_hat.shape[1:]]}
     square = rev.emit("Mul", x, x, dtype=x.dtype, shape=x.shape)
-    y = rev.emit("Sqrt", rev.emit("ReduceSum", square, np.array(axes), keepdims=1, **like), **like)
+    total = rev.emit("ReduceSum", square, np.array(axes), keepdims=1, **like) if axes else square
+    y = rev.emit("Sqrt", total, **like)
     none = rev.emit("Equal", y, np.array(0, x.dtype), dtype=bool, shape=y.shape)
     share = rev.emit("Where", none, np.array(0, x.dtype), rev.emit("Reciprocal", y, **like), **like)
     shape = [y_hat.shape[0], *x.shape[1:]]

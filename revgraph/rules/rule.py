@@ -59,6 +59,12 @@ def cannot_reverse(node: gs.Node, why: str, remedy: str) -> RevgraphError:
     return RevgraphError(f"cannot reverse node '{node.name}' ({node.op})", why, remedy)
 
 
+def free_axis(node: gs.Node, axis: int) -> RevgraphError:
+    """The error for a node whose reversal needs a size that the taps of sizes do not have."""
+    why = f"the size along axis {axis} is known at run time only"
+    return cannot_reverse(node, why, "give the model a fixed input size")
+
+
 def window(node: gs.Node, kernel: Sequence[int] | None = None) -> Window:
     """The node's window.
 

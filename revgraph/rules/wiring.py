@@ -9,7 +9,7 @@ import numpy as np
 from revgraph import op
 from revgraph.graph import Builder, Tensor, gs, static
 from revgraph.rules import along
-from revgraph.rules.rule import Bottleneck, Rule, XHats, cannot_reverse, constant, unchanged
+from revgraph.rules.rule import Bottleneck, Rule, XHats, cannot_reverse, constant, free_axis, unchanged
 
 KEEP_BATCH = "keep the batch on the first axis, or choose --at before this node"
 
@@ -52,8 +52,7 @@ def _concat(rev: Builder, concat: gs.Node, y_hat: Tensor, r: Bottleneck) -> XHat
     if i == 0:
         raise cannot_reverse(concat, "it joins images along the batch", KEEP_BATCH)
     if r and i == 1:
-        why = f"the sizes along axis {i} are known at run time only"
-        raise cannot_reverse(concat, why, "give the model a fixed input size")
+        raise free_axis(concat, i)
     if r:
         lengths = [along.size(rev, size, i) for size in r]
         starts = [np.array([0]), *itertools.accumulate(lengths, partial(_plus, rev))]

@@ -124,6 +124,6 @@ def test_what_is_cut_out_of_the_channels_needs_their_number():
     net = model([node("Concat", "x x", "y", axis=1)], ["N", "C", "H", "W"])
     assert refusal(net) == (
         "cannot reverse node 'y' (Concat)",
-        "the sizes along axis 1 are known at run time only",
+        "the size along axis 1 is known at run time only",
         "give the model a fixed input size",
     )
