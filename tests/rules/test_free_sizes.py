@@ -1,9 +1,13 @@
 """Linear layers of pictures whose size only the run knows: one compilation, several sizes. Eq. (6)."""
 
 import numpy as np
+import onnx
 import pytest
 from layers import assert_close, assert_transposed, refusal, reverse, weights
 from networks import model, node, picture
+
+import revgraph
+from revgraph import reference
 
 SIZES = [(6, 7), (9, 5), (4, 8)]
 TENSORS = {
@@ -118,6 +122,104 @@ def test_global_max_pooling_is_what_it_is_at_a_fixed_size(variant):
             model([node("GlobalMaxPool", "x", "y")], ["N", 2, *shape]) for shape in (("H", "W"), size)
         )
         assert_close(reverse(free, x, p, variant), reverse(fixed, x, p, variant))
+
+
+GAMMA = {"gamma": weights(2), "beta": weights(2), "zero": np.float32(0)}
+TURNED = node("Transpose", "x", "t", perm=[0, 1, 3, 2])
+
+# Layers that are not linear, whose oracle is the reference at each size
+OTHERS = {
+    "GroupNormalization": [
+        node("GroupNormalization", "x gamma beta", "z", num_groups=1),
+        node("Neg", "z", "y"),
+    ],
+    "InstanceNormalization": [node("InstanceNormalization", "x gamma beta", "y")],
+    "LayerNormalization, channels last": [
+        node("Transpose", "x", "t", perm=[0, 2, 3, 1]),
+        node("LayerNormalization", "t gamma beta", "z", epsilon=0.1),
+        node("Transpose", "z", "y", perm=[0, 3, 1, 2]),
+    ],
+    "LRN": [node("LRN", "x", "y", size=3, alpha=0.5)],
+    "MatMul": [TURNED, node("MatMul", "x t", "y")],
+    "MatMul of one for all channels": [TURNED, node("ReduceMean", "t 1", "m"), node("MatMul", "m x", "y")],
+    "Max": [node("ReduceMax", "x 2", "m"), node("Max", "m x", "y")],
+    "ReduceL2": [node("ReduceL2", "x plane", "y", keepdims=0)],
+    "ReduceL2 of channels": [node("ReduceL2", "x 1", "n"), node("Div", "x n", "y")],
+    "ReduceMax": [node("ReduceMax", "x plane", "y")],
+    "ReduceMax of all": [node("ReduceMax", "x all_axes", "y")],
+    "ReduceMax of rows": [node("ReduceMax", "x 2", "y", keepdims=0)],
+    "ReduceMin of columns": [node("ReduceMin", "x 3", "y")],
+    "Softmax": [node("Softmax", "x", "y", axis=2)],
+    "Where": [node("Greater", "x zero", "c"), node("Neg", "x", "n"), node("Where", "c x n", "y")],
+}
+
+
+@pytest.mark.parametrize("layer", OTHERS)
+def test_other_layers(layer):
+    net = others(layer)
+    for variant in revgraph.VARIANTS:
+        session = revgraph.Session(revgraph.compile(net, variant=variant, at="y"), threads=1)
+        for size in SIZES:
+            x = picture(2, 2, *size)
+            tensors = reference.forward(net, {"x": x})
+            p = picture(*tensors["y"].shape, seed=1)
+            x_hat = reference.reverse(net, tensors, variant=variant, at="y", to="x", p=p)["x"]
+            assert_close(session.reverse(session.forward(x), p), x_hat)
+
+
+def others(layer):
+    axes = {"plane": np.array([2, 3]), "all_axes": np.array([1, 2, 3])}
+    net = model(OTHERS[layer], ["N", 2, "H", "W"], TENSORS | GAMMA | axes, opset=21, ir_version=10)
+    if layer == "GroupNormalization":  # behind which ONNX infers no shape
+        kind, shape = onnx.TensorProto.FLOAT, ["N", 2, "H", "W"]
+        net.graph.output[0].CopyFrom(onnx.helper.make_tensor_value_info("y", kind, shape))
+    return net
+
+
+@pytest.mark.parametrize("variant", revgraph.VARIANTS)
+def test_pictures_of_two_sizes_share_a_compilation_of_many_layers(variant):
+    """And P projections share one picture."""
+    nodes = [
+        node("Conv", "x w", "c", strides=[2, 1], pads=[1] * 4),
+        node("Relu", "c", "r"),
+        node("MaxPool", "r", "m", kernel_shape=[3, 3], strides=[2, 2], ceil_mode=1),
+        node("ReduceMax", "m plane", "g"),
+        node("Sub", "m g", "d"),
+        node("Concat", "m d", "y", axis=1),
+    ]
+    net = model(nodes, ["N", 2, "H", "W"], TENSORS | {"plane": np.array([2, 3])}, opset=18)
+    session = revgraph.Session(revgraph.compile(net, variant=variant), threads=1)
+    for size in (9, 11), (12, 7):
+        x = picture(1, 2, *size)
+        tensors = reference.forward(net, {"x": x})
+        p = picture(3, *tensors["y"].shape[1:], seed=1)
+        x_hat = session.reverse(session.forward(x), p)
+        for i in range(3):
+            row = reference.reverse(net, tensors, variant=variant, at="y", to="x", p=p[i : i + 1])["x"]
+            assert_close(x_hat[i : i + 1], row)
+
+
+FLIP = {"s": np.array([-1]), "e": np.array([-(2**62)]), "2": np.array([2]), "-1": np.array([-1])}
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape", "axis"),
+    [
+        (node("ReduceMean", "x 1", "y"), ["N", "T", 5], 1),
+        (node("ReduceSum", "x 1", "y"), ["N", "C", "H", "W"], 1),
+        (node("ReduceMax", "x 1", "y"), ["N", "T", 5], 1),
+        (node("ReduceMin", "x 1", "y"), ["N", "C", 4, 5], 1),
+        (node("Pad", "x around", "y", mode="reflect"), ["N", "T", 5], 1),
+        (node("Slice", "x 3 all 1", "y"), ["N", "T", 5], 1),
+        (node("Slice", "x s e 2 -1", "y"), ["N", 2, "H", "W"], 2),
+    ],
+    ids=lambda value: value.op_type if hasattr(value, "op_type") else "",
+)
+def test_sizes_that_no_tap_has(layer, shape, axis):
+    tensors = TENSORS | FLIP | {"around": np.array([0, 1, 0, 0, 1, 0])}
+    net = model([layer], shape, tensors, opset=18)
+    with pytest.raises(revgraph.RevgraphError, match=f"the size along axis {axis} is known at run time only"):
+        revgraph.compile(net, variant="salinet-centre")
 
 
 def test_what_is_cut_out_of_the_channels_needs_their_number():

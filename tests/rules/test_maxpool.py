@@ -89,6 +89,56 @@ def test_the_centre_of_2x2_is_its_top_left():
     assert x_hat.sum() == 12
 
 
+# ----- Over whole axes, and of several tensors -----
+
+
+@pytest.mark.parametrize("axes", [[2], [3], [1], [2, 3], [1, 3], [3, 2], [1, 2, 3]])
+@pytest.mark.parametrize("op", ["ReduceMax", "ReduceMin"])
+@pytest.mark.parametrize("keepdims", [0, 1])
+def test_extrema_along_axes(op, axes, keepdims):
+    """Among equal ones the first in row-major order; the centre is the middle, before it of two."""
+    source = model([node(op, "x", "y", axes=axes, keepdims=keepdims)], ["N", 3, 4, 5])
+    x = np.random.default_rng(0).integers(-1, 2, (2, 3, 4, 5)).astype(np.float32)
+    flip = 1 if op == "ReduceMax" else -1
+    y = run(source, x=x)["y"]
+    p = np.random.default_rng(1).integers(1, 9, y.shape).astype(np.float32)
+    kept = p.reshape([1 if i in axes else n for i, n in enumerate(x.shape)])
+    first, middle = np.zeros_like(x), np.zeros_like(x)
+    for u in np.ndindex(*kept.shape):
+        window = tuple(slice(None) if i in axes else n for i, n in enumerate(u))
+        at = np.unravel_index((flip * x[window]).argmax(), x[window].shape)
+        first[window][at] = kept[u]
+        middle[window][tuple((n - 1) // 2 for n in x[window].shape)] = kept[u]
+    np.testing.assert_array_equal(reverse(source, x, p, "salinet"), first)
+    np.testing.assert_array_equal(reverse(source, x, p, "salinet-centre"), middle)
+
+
+@pytest.mark.parametrize("variant", ["identity", "desalinet-centre"])
+@pytest.mark.parametrize(("op", "flip"), [("Max", 1), ("Min", -1)])
+def test_the_first_of_equal_tensors_is_chosen(op, flip, variant):
+    """x, x turned round and their mean: where x is even about the middle, all three are equal."""
+    nodes = [
+        node("Slice", "x s e one s", "turned"),
+        node("Add", "x turned", "sum"),
+        node("Mul", "sum half", "mean"),
+        node(op, "mean x turned", "y"),
+    ]
+    tensors = {name: np.array([n]) for name, n in {"s": -1, "e": -99, "one": 2}.items()}
+    source = model(nodes, ["N", 1, 5], tensors | {"half": np.float32(0.5)})
+    x = flip * np.array([[[1, 5, 3, 2, 1]]], np.float32)  # in the middle, and at both ends, there are ties
+    p = np.array([[[1, 2, 4, 8, 16]]], np.float32)
+    # At the ends and in the middle the mean is chosen, whose x_hat is halved between x and x turned round.
+    ends = (1 + 16) / 2
+    np.testing.assert_array_equal(reverse(source, x, p, variant), [[[ends, 2 + 8, 4, 0, ends]]])
+
+
+def test_extrema_of_no_axes_are_the_numbers_themselves():
+    source = model([node("ReduceMax", "x", "y", noop_with_empty_axes=1)], ["N", 3, 4], opset=18)
+    x, p = picture(2, 3, 4), picture(2, 3, 4, seed=1)
+    for variant in "salinet", "salinet-centre":
+        np.testing.assert_array_equal(reverse(source, x, p, variant), p)
+
+
 def test_dilations_beside_same_pads_are_refused():
     layer = node("MaxPool", "x", "y", kernel_shape=[3, 3], dilations=[2, 2], auto_pad="SAME_UPPER")
     assert refusal(model([layer], ["N", 2, 8, 8])) == (
