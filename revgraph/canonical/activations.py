@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from revgraph.canonical.group import Found, evaluate, sources
-from revgraph.graph import gs, producer
+from revgraph.graph import activations, gs, producer
 
 # fmt: off
 ELEMENTWISE = frozenset({
@@ -92,8 +92,9 @@ def _identify(nodes: list[gs.Node], x: gs.Variable) -> Known | None:
     for operator, attributes, function in FUNCTIONS.values():
         if np.allclose(y, function(GRID), rtol=TOLERANCE, atol=TOLERANCE):
             return operator, dict(attributes), []
-    # x - relu(x) is a clipped x as well, but nobody means it so.
-    return _identify_clip(y, x, nodes[0].name) if all(node.op in CLIPS for node in nodes) else None
+    # x - relu(x) and max(x, relu(x)) are clipped x's as well, but nobody means them so.
+    chain = all(node.op in CLIPS and len(activations(node)) == 1 for node in nodes)
+    return _identify_clip(y, x, nodes[0].name) if chain else None
 
 
 def _identify_clip(y: np.ndarray, x: gs.Variable, name: str) -> Known | None:

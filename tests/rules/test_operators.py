@@ -339,6 +339,11 @@ def test_other_floats(case, kind, rtol):
         assert_close(session.reverse(trace, p), wanted, rtol)
 
 
+def test_a_choice_that_happens_to_clip_is_no_activation():
+    source = model([node("Relu", "x", "r"), node("Max", "x r", "y")], ["N", 3, 6, 6])
+    assert revgraph.compile(source, variant="salinet").taps == ("y/mask", "y/mask_1", "r/mask")
+
+
 def test_a_difference_that_happens_to_clip_is_no_activation():
     source = model([node("Relu", "x", "r"), node("Sub", "x r", "y")], ["N", 3, 6, 6])
     assert revgraph.compile(source, variant="desalinet").taps == ("r/mask",)
