@@ -11,12 +11,14 @@ import pytest
 from networks import model, node
 
 import revgraph
-from revgraph import compiler, reference, variants
+from revgraph import compiler, op, reference, variants
 from revgraph import reverse as walk
+from revgraph.canonical import activations, on_graph, patterns
 from revgraph.graph import Builder, gs, producer
-from revgraph.lower import switches
-from revgraph.rules import affine, maxpool, relu
+from revgraph.lower import portable, switches
+from revgraph.rules import affine, along, crop, maxpool, norm, relu, wiring
 from revgraph.rules.rule import Rule
+from revgraph.window import explicit_pads
 
 RNG = np.random.default_rng(12)
 PADS = [1, 1, 1, 1]
@@ -221,3 +223,211 @@ def flipped(inputs, keywords):
 def test_another_node_is_noticed(monkeypatch, operator, change):
     set_emit(monkeypatch, operator, change)
     assert not compile_and_compare("identity")
+
+
+# ----- Faults in the rules of other operators -----
+
+C = integers(2, 4, 6, 6)
+LAYERS = {
+    "Concat": [node("Neg", "x", "n"), node("Concat", "x n x", "y", axis=2)],
+    "Gather": [node("Gather", "x at", "y", axis=1)],
+    "LRN": [
+        node("Mul", "x x", "q"),
+        node("Conv", "q band", "m"),
+        node("Add", "m 1", "d"),
+        node("Pow", "d half", "e"),
+        node("Div", "x e", "y"),
+    ],
+    "LayerNormalization": [node("LayerNormalization", "x gamma", "y", axis=1, epsilon=0.5)],
+    "MatMul": [node("Transpose", "x", "t", perm=[0, 1, 3, 2]), node("MatMul", "x t", "y")],
+    "Max": [node("Neg", "x", "n"), node("Max", "x n", "y")],
+    "Pad": [node("Pad", "x pads", "y", mode="reflect")],
+    "ReduceMax": [node("Relu", "x", "r"), node("ReduceMax", "r", "y", axes=[1, 3])],
+    "SAME": [node("AveragePool", "x", "y", kernel_shape=[3, 3], auto_pad="SAME_LOWER", strides=[2, 2])],
+    "Slice": [node("Slice", "x [1] end [2]", "y")],
+    "Slice by steps": [node("Slice", "x [1] end [2] [2]", "y")],
+    "Where": [node("Greater", "x 0", "c"), node("Neg", "x", "n"), node("Where", "c x n", "y")],
+}
+TENSORS = {
+    "0": np.float32(0),
+    "1": np.float32(1),
+    "half": np.float32(0.5),
+    "at": np.array([0, 2, 2, -1, 2]),
+    "band": np.array([abs(i - k) < 2 for i in range(4) for k in range(4)], np.float32).reshape(4, 4, 1, 1),
+    "end": np.array([2**62]),
+    "gamma": np.ones((4, 6, 6), np.float32),
+    "pads": np.array([0, 0, 2, 1, 0, 0, 0, 3]),
+    "[1]": np.array([1]),
+    "[2]": np.array([2]),
+}
+FIXED = ("LayerNormalization",)
+
+
+def layer_agrees(name, variant="salinet", free=False):
+    """Whether x_hat is the reference's; `free` where only the run knows the size."""
+    read = {tensor for each in LAYERS[name] for tensor in each.input}
+    tensors = {tensor: values for tensor, values in TENSORS.items() if tensor in read}
+    source = model(LAYERS[name], ["N", 4, *(("H", "W") if free else (6, 6))], tensors)
+    values = reference.forward(source, {"x": C})
+    p = np.random.default_rng(3).integers(1, 5, values["y"].shape).astype(np.float32)
+    expected = reference.reverse(source, values, variant=variant, at="y", to="x", p=p)["x"]
+    session = revgraph.Session(revgraph.compile(source, variant=variant, at="y"), threads=1)
+    found = session.reverse(session.forward(C), p)
+    close = found.shape == expected.shape and np.abs(found - expected).max() < 1e-5 * np.abs(expected).max()
+    return bool(close)
+
+
+@pytest.mark.parametrize("free", [False, True])
+@pytest.mark.parametrize("name", LAYERS)
+def test_other_layers_as_they_are_agree(name, free):
+    assert layer_agrees(name, free=free and name not in FIXED)
+
+
+def without_repeats(inputs, keywords):
+    """The first of several reads of an element gives back, the others do not."""
+    y_hat, matrix = inputs
+    return (y_hat, matrix * (matrix.cumsum(axis=0) == 1).astype(matrix.dtype)), keywords
+
+
+@pytest.mark.parametrize(
+    ("layer", "operator", "change"),
+    [
+        pytest.param(
+            "ReduceMax",
+            "ArgMax",
+            lambda i, k: (i, k | {"select_last_index": 1}),
+            id="the last of equal maxima",
+        ),
+        pytest.param("Gather", "MatMul", without_repeats, id="repetitions that do not add"),
+    ],
+)
+def test_another_node_in_other_layers_is_noticed(monkeypatch, layer, operator, change):
+    set_emit(monkeypatch, operator, change)
+    assert not layer_agrees(layer)
+
+
+def without_projection(rev, x, z_hat, axes, norm):
+    """(z_hat - mean(z_hat)) / s, which lacks z mean(z_hat z)."""
+    like = {"dtype": x.dtype, "shape": x.shape}
+    one = {"dtype": x.dtype, "shape": [1 if i in axes else n for i, n in enumerate(x.shape)]}
+
+    def mean(a):
+        return rev.emit("ReduceMean", a, axes=axes, **one)
+
+    centred = rev.emit("Sub", x, mean(x), **like)
+    variance = mean(rev.emit("Mul", centred, centred, **like))
+    shifted = rev.emit("Add", variance, np.array(norm.attrs["epsilon"], x.dtype), **one)
+    inner = rev.emit("Sub", z_hat, mean(z_hat), **like)
+    return rev.emit("Div", inner, rev.emit("Sqrt", shifted, **one), **like)
+
+
+FAULTS = {
+    "a statistic that is taken for a constant": (
+        "LayerNormalization",
+        norm,
+        "_standardised",
+        without_projection,
+    ),
+    "a factor that is not transposed": ("MatMul", affine, "_turned", lambda rev, x: x),
+    "a written LRN that is not recognised": ("LRN", patterns, "RECOGNISERS", (activations.recognise,)),
+    "SAME_LOWER for SAME_UPPER": (
+        "SAME",
+        on_graph,
+        "explicit_pads",
+        lambda mode, *window: explicit_pads("SAME_UPPER", *window),
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_in_other_layers_is_noticed(monkeypatch, fault):
+    layer, module, name, faulty = FAULTS[fault]
+    monkeypatch.setattr(module, name, faulty)
+    assert not layer_agrees(layer, "desalinet")
+
+
+def upper_begin(rev, row, window, begin=portable._same_begin):
+    return begin(rev, row, dataclasses.replace(window, same="SAME_UPPER"))
+
+
+def swapped_pad(rev, y_hat, axis, begin, end, n, pad=along.pad):
+    return pad(rev, y_hat, axis, end, begin, n)
+
+
+def count_from_one(rev, n, count=along.count):
+    return rev.emit("Add", count(rev, n), np.array(1), dtype=np.int64, shape=[None])
+
+
+FREE_FAULTS = {
+    "SAME_LOWER for SAME_UPPER": ("SAME", portable, "_same_begin", upper_begin),
+    "a slice that returns to the other end": ("Slice", along, "pad", swapped_pad),
+    "positions that begin at one": ("Slice by steps", along, "count", count_from_one),
+}
+
+
+@pytest.mark.parametrize("fault", FREE_FAULTS)
+def test_a_fault_at_free_sizes_is_noticed(monkeypatch, fault):
+    layer, module, name, faulty = FREE_FAULTS[fault]
+    monkeypatch.setattr(module, name, faulty)
+    assert not layer_agrees(layer, free=True)
+
+
+def test_a_part_of_a_concatenation_that_is_off_by_one_is_noticed(monkeypatch):
+    emit = Builder.emit
+
+    def earlier(self, op, *inputs, **keywords):
+        if op == "Slice" and not any(isinstance(t, np.ndarray) for t in inputs[1:3]):
+            bounds = [emit(self, "Sub", t, np.array([1]), dtype=np.int64, shape=[1]) for t in inputs[1:3]]
+            inputs = (inputs[0], *bounds, *inputs[3:])
+        return emit(self, op, *inputs, **keywords)
+
+    monkeypatch.setattr(Builder, "emit", earlier)
+    assert not layer_agrees("Concat", free=True)
+
+
+def reflect_as_constant(rev, pad, y_hat, r):
+    return (crop._crop_or_pad(rev, pad, y_hat, pad.inputs[0], [-int(n) for n in pad.inputs[1].values]),)
+
+
+def where_swapped(rev, where, y_hat, r):
+    none, a_hat, b_hat = wiring.where.reverse(rev, where, y_hat, r)
+    return none, b_hat, a_hat
+
+
+def all_that_attain(fwd, node):
+    y = node.outputs[0]
+    equal = [fwd.emit("Equal", x, y, dtype=bool, shape=y.shape) for x in node.inputs]
+    kind = {"dtype": y.dtype, "shape": y.shape, "to": y.dtype.type}
+    return tuple(op.mask(fwd, fwd.emit("Cast", each, **kind)) for each in equal)
+
+
+@pytest.mark.parametrize(
+    ("layer", "operator", "rule"),
+    [
+        pytest.param(
+            "Max",
+            "Max",
+            dataclasses.replace(maxpool.chosen, bottleneck=all_that_attain),
+            id="all of equal tensors",
+        ),
+        pytest.param("Pad", "Pad", Rule("cut off", reflect_as_constant), id="reflection as zeros"),
+        pytest.param(
+            "Where",
+            "Where",
+            dataclasses.replace(wiring.where, reverse=where_swapped),
+            id="to the one not taken",
+        ),
+    ],
+)
+def test_another_rule_of_other_layers_is_noticed(monkeypatch, layer, operator, rule):
+    monkeypatch.setitem(variants.SHARED, operator, rule)
+    assert not layer_agrees(layer)
+
+
+@pytest.mark.parametrize(
+    ("variant", "rule"), [("salinet", maxpool.middle), ("salinet-centre", maxpool.first)]
+)
+def test_the_other_choice_of_a_maximum_is_noticed(monkeypatch, variant, rule):
+    assert layer_agrees("ReduceMax", variant)
+    set_rule(monkeypatch, variant, "ReduceMax", rule)
+    assert not layer_agrees("ReduceMax", variant)
