@@ -14,13 +14,14 @@ from revgraph import canonical, files, layer, pair, variants, weights
 from revgraph.canonical import convolutional, on_model, patterns
 from revgraph.errors import RevgraphError
 from revgraph.graph import Builder, export, gs, tensor_names
+from revgraph.lower.cpu import CPU
 from revgraph.lower.portable import PORTABLE
 from revgraph.lower.target import Target, lower
 from revgraph.pair import Compiled
 from revgraph.reverse import reverse
 from revgraph.weights import LightModel
 
-TARGETS: dict[str, Target] = {target.name: target for target in (PORTABLE,)}
+TARGETS: dict[str, Target] = {target.name: target for target in (PORTABLE, CPU)}
 
 
 def compile(

@@ -19,12 +19,17 @@ def _tap(fwd: Builder, op: str, *inputs: Tensor, dtype: Any, shape: Shape, **att
     return fwd.emit(op, *inputs, dtype=dtype, shape=shape, name=name, domain=DOMAIN, **attributes)
 
 
-TAPS = ("mask", "switches", "slope", "value", "size")
+TAPS = ("mask", "penalty", "switches", "slope", "value", "size")
 
 
 def mask(fwd: Builder, y: Tensor) -> gs.Variable:
     """r = [y > 0]: bool, shaped like y. Eq. (7)."""
     return _tap(fwd, "Mask", y, dtype=bool, shape=y.shape)
+
+
+def penalty(fwd: Builder, y: Tensor) -> gs.Variable:
+    """r = 0 where y > 0, about minus infinity elsewhere, to be added before rectifying; like y."""
+    return _tap(fwd, "Penalty", y, dtype=y.dtype, shape=y.shape)
 
 
 def switches(fwd: Builder, x: Tensor, y: Tensor, window: Window, **attributes: Any) -> gs.Variable:

@@ -22,9 +22,9 @@ bounded = settings(
 )
 
 
-def compiled(source: onnx.ModelProto, variant: str) -> revgraph.Compiled:
+def compiled(source: onnx.ModelProto, variant: str, target: str = "portable") -> revgraph.Compiled:
     try:
-        return revgraph.compile(source, variant=variant, at=source.graph.output[0].name)
+        return revgraph.compile(source, variant=variant, at=source.graph.output[0].name, target=target)
     except revgraph.RevgraphError as refusal:
         if "ceil_mode" in refusal.why:  # the one refusal that a legal graph of these operators may meet
             reject()

@@ -11,7 +11,7 @@ from revgraph.window import Window
 
 
 def _plane_positions(fwd: Builder, switches: gs.Node) -> Tensor:
-    """MaxPool's Indices modulo the plane.
+    """MaxPool's Indices less where their plane begins.
 
     The Indices count over the whole batch, so those of a batch would not be those of its images.
     """
@@ -21,13 +21,27 @@ def _plane_positions(fwd: Builder, switches: gs.Node) -> Tensor:
         pool.attrs.pop("storage_order", None)  # it orders the Indices, which nobody read so far
         pool.outputs.append(gs.Variable(f"{switches.name}/indices", np.dtype(np.int64), y.shape))
     indices = pool.outputs[1]
-    plane: Tensor | np.ndarray
-    if static(x.shape[2:]):
-        plane = np.array(math.prod(x.shape[2:]))
-    else:
-        spatial = fwd.emit("Shape", x, dtype=np.int64, shape=[len(x.shape) - 2], start=2)
-        plane = fwd.emit("ReduceProd", spatial, dtype=np.int64, shape=[], keepdims=0)
-    return fwd.emit("Mod", indices, plane, dtype=np.int64, shape=y.shape)
+    plane = np.array(math.prod(x.shape[2:])) if static(x.shape[2:]) else _plane(fwd, x)
+    first = _first_of_planes(fwd, fwd.emit("Shape", y, dtype=np.int64, shape=[1], start=0, end=1), plane, y)
+    return fwd.emit("Sub", indices, first, dtype=np.int64, shape=y.shape)
+
+
+def _plane(fwd: Builder, x: Tensor) -> Tensor:
+    """Elements of a plane of x, one number."""
+    spatial = fwd.emit("Shape", x, dtype=np.int64, shape=[len(x.shape) - 2], start=2)
+    return fwd.emit("ReduceProd", spatial, dtype=np.int64, shape=[], keepdims=0)
+
+
+def _first_of_planes(builder: Builder, batch: Tensor, plane: Tensor | np.ndarray, like: Tensor) -> Tensor:
+    """Where each plane begins in the whole batch: int64 (N, C, 1, ...) for `like` (N, C, ...)."""
+    rows, channels, *spatial = like.shape
+    planes = builder.emit("Mul", batch, np.array([channels]), dtype=np.int64, shape=[1])
+    count = builder.emit("Squeeze", planes, dtype=np.int64, shape=[])
+    order = builder.emit("Range", np.array(0), count, np.array(1), dtype=np.int64, shape=[None])
+    first = builder.emit("Mul", order, plane, dtype=np.int64, shape=[None])
+    ones = [1] * len(spatial)
+    corner = np.array([-1, channels, *ones])
+    return builder.emit("Reshape", first, corner, dtype=np.int64, shape=[rows, channels, *ones])
 
 
 def _unpool(rev: Builder, unpool: gs.Node) -> Tensor:
@@ -74,13 +88,7 @@ def _max_unpool(rev: Builder, unpool: gs.Node, y_hat: Tensor) -> Tensor:
     rows, channels, *spatial = unpool.outputs[0].shape
     batch, dims = _batch(rev, y_hat), op.row(rev, size)
     plane = rev.emit("ReduceProd", dims, dtype=np.int64, shape=[], keepdims=0)
-    planes = rev.emit("Mul", batch, np.array([channels]), dtype=np.int64, shape=[1])
-    count = rev.emit("Squeeze", planes, dtype=np.int64, shape=[])
-    order = rev.emit("Range", np.array(0), count, np.array(1), dtype=np.int64, shape=[None])
-    first = rev.emit("Mul", order, plane, dtype=np.int64, shape=[None])
-    ones = [1] * len(spatial)
-    corner = np.array([-1, channels, *ones])
-    first = rev.emit("Reshape", first, corner, dtype=np.int64, shape=[rows, channels, *ones])
+    first, ones = _first_of_planes(rev, batch, plane, unpool.outputs[0]), [1] * len(spatial)
     at = rev.emit("Add", first, positions, dtype=np.int64, shape=y_hat.shape)
     target = rev.emit(
         "Concat", batch, np.array([channels]), dims, dtype=np.int64, shape=[len(spatial) + 2], axis=0

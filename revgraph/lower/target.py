@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from revgraph.graph import DOMAIN, Builder, Tensor, gs, replace
+from revgraph.simplify import Pass, simplify
 
 Lowering = Callable[[Builder, gs.Node], Tensor]
 
@@ -29,15 +30,18 @@ class Target:
         name: As in --target.
         taps: Operator of a tap -> its lowering in the forward graph.
         layers: Operator of a reversed layer -> its lowering in the reversed graph.
+        passes: What is simplified before.
     """
 
     name: str
     taps: Mapping[str, Lowering]
     layers: Mapping[str, Lowering]
+    passes: tuple[Pass, ...] = ()
 
 
 def lower(target: Target, fwd: Builder, rev: Builder) -> None:
     """Replace every node of the middle form, in place; afterwards both graphs are plain ONNX."""
+    simplify(target.passes, fwd, rev)
     _apply(target.taps, fwd)
     encoded = {tap.name: tap for tap in fwd.graph.outputs}
     for tensor in rev.graph.inputs:

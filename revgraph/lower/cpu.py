@@ -1,0 +1,82 @@
+"""What onnxruntime's CPU does best: convolutions in blocks of channels, masks that stay in these."""
+
+import numpy as np
+
+from revgraph import simplify
+from revgraph.graph import Builder, Tensor, gs
+from revgraph.lower.portable import PORTABLE
+from revgraph.lower.target import Target
+from revgraph.window import Window
+
+STEEP = np.float32(3e38)
+"""Times any y > 3.3e-20 it is above -BELOW; smaller ones count as zero."""
+BELOW = np.float32(-1e19)
+"""What a shut unit adds: more than any signal has."""
+
+
+def _conv_transposed(rev: Builder, node: gs.Node) -> Tensor:
+    """With stride 1 a convolution with the kernel flipped and its channels swapped, else ConvTranspose.
+
+    ConvTranspose is a matrix product and Col2Im, never in blocks: this takes .56 to .79 of its time.
+    """
+    y_hat, weight, size = node.inputs
+    window, group = Window.of(node.attrs), node.attrs["group"]
+    pads = _flipped_pads(window, y_hat, size)
+    if pads is None or not isinstance(weight, gs.Constant):
+        return PORTABLE.layers["ConvTransposed"](rev, node)
+    kernel = gs.Constant(f"{weight.name}/flipped", _flip(weight.values, group))
+    return rev.emit(
+        "Conv",
+        y_hat,
+        kernel,
+        dtype=y_hat.dtype,
+        shape=node.outputs[0].shape,
+        kernel_shape=list(window.kernel),
+        dilations=list(window.dilations),
+        pads=pads,
+        group=group,
+    )
+
+
+def _flipped_pads(window: Window, y_hat: Tensor, size: Tensor) -> list[int] | None:
+    """The pads with which the flipped kernel gives x_hat, where such a convolution exists."""
+    if set(window.strides) != {1} or window.same:
+        return None
+    begin = [e - 1 - b for e, b in zip(window.extent, window.begin, strict=True)]
+    end = [e - 1 - b for e, b in zip(window.extent, window.end, strict=True)]
+    return [*begin, *end] if min(*begin, *end) >= 0 else None
+
+
+def _flip(weight: np.ndarray, group: int) -> np.ndarray:
+    """(C_out, C_in / group, *kernel) to (C_in, C_out / group, *kernel), turned about its centre."""
+    outputs, inputs, *kernel = weight.shape
+    grouped = weight.reshape(group, outputs // group, inputs, *kernel).swapaxes(1, 2)
+    turned = np.flip(grouped, axis=tuple(range(3, grouped.ndim)))
+    return np.ascontiguousarray(turned.reshape(group * inputs, outputs // group, *kernel))
+
+
+def _penalty(fwd: Builder, tap: gs.Node) -> Tensor:
+    """clip(STEEP y + BELOW, BELOW, 0): a depthwise convolution with its activation, all in blocks."""
+    (y,) = tap.inputs
+    return _clipped(fwd, y, BELOW, BELOW, np.float32(0))
+
+
+def _clipped(fwd: Builder, y: Tensor, bias: np.float32, low: np.float32, high: np.float32) -> Tensor:
+    channels = y.shape[1]
+    weight, offset = np.full((channels, 1, 1, 1), STEEP), np.full(channels, bias)
+    steep = fwd.emit("Conv", y, weight, offset, dtype=y.dtype, shape=y.shape, group=channels)
+    return fwd.emit("Clip", steep, np.array(low), np.array(high), dtype=y.dtype, shape=y.shape)
+
+
+CPU = Target(
+    "cpu",
+    taps={**PORTABLE.taps, "Penalty": _penalty},
+    layers={**PORTABLE.layers, "ConvTransposed": _conv_transposed},
+    passes=(
+        simplify.fold_scales,
+        simplify.gate_before_unpool,
+        simplify.rectify_before_unpool,
+        simplify.slice_kernels,
+        simplify.penalise,
+    ),
+)

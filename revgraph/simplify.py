@@ -1,0 +1,195 @@
+"""Passes on the middle form that targets may ask for: the same numbers with fewer or smaller operations."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from revgraph import op
+from revgraph.graph import DOMAIN, Builder, Tensor, gs, producer, replace, static
+from revgraph.window import Window
+
+Pass = Callable[[Builder, Builder], None]
+
+BLOCK = 16
+"""Channels that a CPU with AVX-512 computes at once; a map of another number of them has the plain layout."""
+
+
+def simplify(passes: tuple[Pass, ...], fwd: Builder, rev: Builder) -> None:
+    """Apply passes to the two graphs in place; taps that nothing reads any more go."""
+    for each in passes:
+        each(fwd, rev)
+        _drop_unread_taps(fwd.graph, rev.graph)
+
+
+def _drop_unread_taps(fwd: gs.Graph, rev: gs.Graph) -> None:
+    rev.cleanup().toposort()
+    unread = {tap.name for tap in rev.inputs if tap.name != "p" and not tap.outputs}
+    rev.inputs = [tensor for tensor in rev.inputs if tensor.name not in unread]
+    fwd.outputs = [tensor for tensor in fwd.outputs if tensor.name not in unread]
+    fwd.cleanup().toposort()
+
+
+# ---------------------------------------------------------------- passes
+
+
+def gate_before_unpool(fwd: Builder, rev: Builder) -> None:
+    """Gate(Unpool(q), [y > 0]) becomes Unpool(Gate(q, [v > 0])) for v = MaxPool(y): fewer units to mask.
+
+    An unpooled value lands where y is the maximum v, so the two masks say the same there, and what lies
+    elsewhere is zero. LRN and the like between y and the pool keep signs.
+    """
+    for gate in _all(rev, "Gate"):
+        unpool, mask = producer(gate.inputs[0]), _tap(fwd, gate.inputs[1], "Mask")
+        if unpool is None or unpool.op != "Unpool" or mask is None or len(unpool.outputs[0].outputs) != 1:
+            continue
+        switches = _tap(fwd, unpool.inputs[1], "Switches")
+        if switches is None or not _same_signs(switches.inputs[0], mask.inputs[0]):
+            continue
+        q, v = unpool.inputs[0], switches.inputs[1]
+        fwd.scope = rev.scope = v.inputs[0].name
+        unpool.inputs[0] = op.gate(rev, q, _read(fwd, rev, op.mask(fwd, v)))
+        replace(gate, unpool.outputs[0])
+
+
+def rectify_before_unpool(fwd: Builder, rev: Builder) -> None:
+    """Rectify(Unpool(q)) becomes Unpool(Rectify(q)) where no two windows meet: each number stays one."""
+    for rectify in _all(rev, "Rectify"):
+        unpool = producer(rectify.inputs[0])
+        if unpool is None or unpool.op != "Unpool" or len(unpool.outputs[0].outputs) != 1:
+            continue
+        if not Window.of(unpool.attrs).disjoint:
+            continue
+        rev.scope = rectify.name
+        unpool.inputs[0] = op.rectify(rev, unpool.inputs[0])
+        replace(rectify, unpool.outputs[0])
+
+
+def penalise(fwd: Builder, rev: Builder) -> None:
+    """Rectify(Gate(q, r)) becomes Rectify(q + a), a = 0 where r and about minus infinity elsewhere. Eq. (10).
+
+    A convolution, a sum and a ReLU are one operation to a CPU, and a product is not.
+    """
+    for rectify in _all(rev, "Rectify"):
+        gate = producer(rectify.inputs[0])
+        mask = None if gate is None or gate.op != "Gate" else _tap(fwd, gate.inputs[1], "Mask")
+        if gate is None or mask is None or not _blockable(mask.inputs[0]):
+            continue
+        fwd.scope = mask.name.removesuffix("/mask")
+        penalty = _read(fwd, rev, op.penalty(fwd, mask.inputs[0]))
+        rev.scope = rectify.name
+        rectify.inputs[0] = _add_first(rev, gate.inputs[0], penalty)
+
+
+def _add_first(rev: Builder, q: Tensor, penalty: Tensor) -> Tensor:
+    """q + penalty; where q is itself a sum, to its first term: each convolution takes in one sum."""
+    total = producer(q)
+    like = {"dtype": q.dtype, "shape": q.shape}
+    if total is None or total.op not in ("Add", "Sum") or len(q.outputs) != 1:
+        return rev.emit("Add", q, penalty, **like)
+    first, *others = total.inputs
+    found: Tensor = rev.emit("Add", first, penalty, **like)
+    for other in others:
+        found = rev.emit("Add", other, found, **like)
+    return found
+
+
+def slice_kernels(fwd: Builder, rev: Builder) -> None:
+    """Slices of ConvTransposed's channels, as Concat's reversal takes them, become convolutions of their own.
+
+    Each has its channels' part of the kernel: cutting a signal moves it, cutting a kernel costs nothing.
+    What several convolutions add up to is cut term by term.
+    """
+    for node in [node for node in rev.graph.nodes if _channels(node)]:
+        whole = node.inputs[0]
+        adder = producer(whole)
+        terms = list(adder.inputs) if adder is not None and adder.op in ("Add", "Sum") else [whole]
+        if not all(map(_channels, whole.outputs)) or not any(_cuttable(term, whole) for term in terms):
+            continue
+        rev.scope = node.name
+        parts = [_cut(rev, node, term, whole) for term in terms]
+        if adder is not None and len(parts) > 1:
+            parts = [rev.emit(adder.op, *parts, dtype=whole.dtype, shape=node.outputs[0].shape)]
+        replace(node, parts[0])
+
+
+def _cuttable(term: Tensor, whole: Tensor) -> bool:
+    conv = producer(term)
+    if conv is None or conv.op != "ConvTransposed" or conv.attrs["group"] != 1:
+        return False
+    return isinstance(conv.inputs[1], gs.Constant) and (term is whole or len(term.outputs) == 1)
+
+
+def _cut(rev: Builder, node: gs.Node, term: Tensor, whole: Tensor) -> gs.Variable:
+    """What a Slice takes of one term."""
+    like = {"dtype": term.dtype, "shape": node.outputs[0].shape}
+    conv = producer(term)
+    if conv is None or not _cuttable(term, whole):
+        return rev.emit("Slice", term, *node.inputs[1:], **like)
+    y_hat, weight, size = conv.inputs
+    values = np.ascontiguousarray(weight.values[:, _channels(node)])
+    kernel = gs.Constant(rev.fresh(f"{weight.name}/part"), values)
+    return rev.emit(conv.op, y_hat, kernel, size, domain=DOMAIN, **like, **conv.attrs)
+
+
+def _channels(node: gs.Node) -> slice | None:
+    """The channels that a Slice with constant bounds takes, if it takes nothing else."""
+    if (
+        node.op != "Slice"
+        or len(node.inputs) != 4
+        or not all(isinstance(t, gs.Constant) for t in node.inputs[1:])
+    ):
+        return None
+    start, end, axis = (tensor.values.item() for tensor in node.inputs[1:])
+    return slice(start, end) if axis == 1 else None
+
+
+def fold_scales(fwd: Builder, rev: Builder) -> None:
+    """ConvTransposed(Scale(y_hat, s), W) becomes ConvTransposed(y_hat, s W): s scales W's output channels."""
+    for conv in _all(rev, "ConvTransposed"):
+        scale = producer(conv.inputs[0])
+        weight = conv.inputs[1]
+        if scale is None or scale.op != "Scale" or not isinstance(scale.inputs[1], gs.Constant):
+            continue
+        factor = scale.inputs[1].values
+        if factor.size not in (1, len(weight.values)) or (factor.size > 1 and factor.shape[-1] != 1):
+            continue
+        rev.scope = conv.name
+        scaled = weight.values * factor.reshape(-1, *[1] * (weight.values.ndim - 1))
+        conv.inputs[1] = gs.Constant(rev.fresh(f"{weight.name}/scaled"), scaled.astype(weight.dtype))
+        conv.inputs[0] = scale.inputs[0]
+
+
+# ---------------------------------------------------------------- the two graphs
+
+
+def _all(builder: Builder, operator: str) -> list[gs.Node]:
+    return [node for node in builder.graph.nodes if node.domain == DOMAIN and node.op == operator]
+
+
+def _tap(fwd: Builder, tensor: Tensor, operator: str) -> gs.Node | None:
+    """The forward node behind a tensor of the reversed graph, if it is a tap of that kind."""
+    taps = (node for node in fwd.graph.nodes if node.domain == DOMAIN and node.op == operator)
+    return next((node for node in taps if node.outputs[0].name == tensor.name), None)
+
+
+def _read(fwd: Builder, rev: Builder, tap: gs.Variable) -> gs.Variable:
+    """Make a new tap an output of the forward graph, and the reversed graph's input."""
+    fwd.graph.outputs.append(tap)
+    tensor = gs.Variable(tap.name, tap.dtype, tap.shape)
+    rev.graph.inputs.append(tensor)
+    return tensor
+
+
+def _same_signs(x: Tensor, y: Tensor) -> bool:
+    """Whether x is y, or comes from it by layers that keep every sign."""
+    while x is not y:
+        node = producer(x)
+        if node is None or node.op not in ("Identity", "LRN", "Dropout"):
+            return False
+        x = node.inputs[0]
+    return True
+
+
+def _blockable(x: Tensor) -> bool:
+    """Whether a CPU computes x in blocks of channels: float32 maps."""
+    return x.dtype == np.float32 and len(x.shape) == 4 and static(x.shape[1:2]) and x.shape[1] % BLOCK == 0
