@@ -180,7 +180,8 @@ def _compiled(args: Args) -> Compiled:
             why = f"it was compiled at '{compiled.at}'"
             raise RevgraphError(f"cannot run '{folder}' at '{args.at}'", why, "compile again with --at")
         return compiled
-    return revgraph.compile(_model(args.model), variant=args.variant or "desalinet", at=args.at)
+    variant = args.variant or "desalinet"
+    return revgraph.compile(_model(args.model), variant=variant, at=args.at, target="cpu")
 
 
 def _recipe(args: Args, compiled: Compiled) -> recipe.Recipe:

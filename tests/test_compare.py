@@ -115,11 +115,11 @@ def test_models_and_folders(files, capsys):
     revgraph.compile(files / "a.onnx", variant="salinet").save(files / "out")
     assert main(["compare", str(files / "out"), str(files / "a.onnx"), "--variant", "salinet", "--json"]) == 0
     (row,) = json.loads(capsys.readouterr().out)
+    assert row.pop("relative error") < 1e-6  # a model is compiled for this machine, the folder for any
     assert row == {
         "picture": "a random input",
         "neuron": "max",
         "cosine": 1.0,
-        "relative error": 0.0,
         "rank correlation": 1.0,
         "forward parts at": "-",
         "reversed parts at": "-",
