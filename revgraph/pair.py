@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import onnx.utils
 
-from revgraph import files, weights
+from revgraph import choice, files, weights
 from revgraph.errors import RevgraphError
 from revgraph.variants import VARIANTS
 from revgraph.weights import LightModel
@@ -87,11 +87,35 @@ class Compiled:
         """The nodes whose activation the paper does not have: reversed by its slope."""
         return tuple(json.loads(self.metadata.get("beyond_paper", "[]")))
 
-    def fused(self) -> onnx.ModelProto:
-        """One model, weights shared: the model's inputs and p -> the model's outputs, y and x_hat."""
-        return self._light_fused().whole()
+    def fused(self, choose: str | None = None) -> onnx.ModelProto:
+        """One model, weights shared: the model's inputs and p -> the model's outputs, y and x_hat.
 
-    def _light_fused(self) -> LightModel:
+        Args:
+            choose: "max" or "class" puts the choice of p inside, one projection per image, as the neurons
+                `max` and `class:c` are defined. There is no input p then; with "class" there is an int64
+                `class` (N,), a channel of y for each image, negative ones counting from the end.
+
+        Raises:
+            RevgraphError: There is no such choice, or the model leaves no room for it.
+        """
+        return self._light_fused(choose).whole()
+
+    def _light_fused(self, choose: str | None) -> LightModel:
+        if choose not in (None, *choice.CHOICES):
+            raise RevgraphError("unknown choice", f"'{choose}'", f"known: {', '.join(choice.CHOICES)}")
+        fused, noted = self._joined(), {"choose": choose or "none"}
+        if choose == choice.CLASS:
+            fused, name = choice.give_way(fused)
+            signals = {name if key == choice.CLASS else key: x_hat for key, x_hat in self.signals.items()}
+            noted["signals"] = json.dumps(signals)
+        if choose is not None:
+            fused = choice.inside(fused, self.at, choose)
+        set_metadata(fused.model, noted)
+        set_metadata(fused.model, {"digest": _digest(fused)})
+        return fused
+
+    def _joined(self) -> LightModel:
+        """Both graphs in one, from p."""
         model = onnx.ModelProto()
         model.CopyFrom(self.light_forward.model)
         graph, other, taps = model.graph, self.light_reversed.model.graph, set(self.taps)
@@ -104,22 +128,25 @@ class Compiled:
         graph.initializer.extend(tensor for tensor in other.initializer if tensor.name not in stored)
         graph.node.extend(other.node)
         graph.value_info.extend(other.value_info)
-        fused = weights.of(model, self.light_reversed.weights | self.light_forward.weights)
-        set_metadata(model, {"digest": _digest(fused)})
-        return fused
+        return weights.of(model, self.light_reversed.weights | self.light_forward.weights)
 
-    def models(self, folder: str | Path, fused: bool = False) -> dict[Path, LightModel]:
+    def models(
+        self, folder: str | Path, fused: bool = False, choose: str | None = None
+    ) -> dict[Path, LightModel]:
         """What it is saved as, and where: forward and reversed, or the fused model."""
         if fused:
-            return {self._place(folder, "onnx"): self._light_fused()}
+            return {self._place(folder, "onnx"): self._light_fused(choose)}
+        if choose is not None:
+            why = "p crosses from one file to the other"
+            raise RevgraphError(f"cannot choose {choose} in two files", why, "fuse them into one")
         parts = {"forward.onnx": self.light_forward, "reversed.onnx": self.light_reversed}
         return {self._place(folder, end): light for end, light in parts.items()}
 
     def contents(
-        self, folder: str | Path, fused: bool = False
+        self, folder: str | Path, fused: bool = False, choose: str | None = None
     ) -> tuple[dict[Path, files.Content], tuple[Path, ...]]:
         """What to write, and the files of the same name and variant that go."""
-        models = self.models(folder, fused)
+        models = self.models(folder, fused, choose)
         large = any(light.nbytes > ONE_FILE for light in models.values())
         contents: dict[Path, files.Content] = (
             _apart(models, self._place(folder, "weights"))
@@ -132,21 +159,22 @@ class Compiled:
     def _place(self, folder: str | Path, end: str) -> Path:
         return Path(folder) / f"{self.name}.{self.variant}.{end}"
 
-    def save(self, folder: str | Path, fused: bool = False) -> tuple[Path, ...]:
+    def save(self, folder: str | Path, fused: bool = False, choose: str | None = None) -> tuple[Path, ...]:
         """Write the compilation's files, replacing those of the same model and variant.
 
         Args:
             folder: Made where it does not exist.
             fused: One model that does both in one run, in place of two.
+            choose: As for `fused`: what it puts inside the one model.
 
         Returns:
             The paths written: forward and reversed, or the fused one; then, where a file would exceed 2 GiB,
             the one that holds the weights of all.
 
         Raises:
-            RevgraphError: They cannot be written; what was there before still is.
+            RevgraphError: They cannot be written, or hold no such choice; what was there before still is.
         """
-        contents, stale = self.contents(folder, fused)
+        contents, stale = self.contents(folder, fused, choose)
         files.write_all(contents, stale)
         return tuple(contents)
 
@@ -274,17 +302,20 @@ def _join(name: str, paths: tuple[Path, ...], models: list[LightModel]) -> Compi
 
 
 def _split(name: str, path: Path, light: LightModel) -> Compiled:
-    """Take a fused model apart at its taps."""
+    """Take a fused model apart at its taps and at p, which is an input again if it was not."""
     model, metadata = light.model, _metadata(light.model)
     if metadata["digest"] != _digest(light):
         what = f"'{path}' is not as revgraph wrote it"
         raise RevgraphError(what, "its digest differs", "compile the model again")
     taps = json.loads(metadata["taps"])
     extractor = onnx.utils.Extractor(model)
-    inputs = [value.name for value in model.graph.input if value.name != "p"]
+    added = {"p", choice.CLASS} if metadata.get("choose") == choice.CLASS else {"p"}
+    inputs = [value.name for value in model.graph.input if value.name not in added]
     outputs = [value.name for value in model.graph.output if value.name != "x_hat"]
     forward = extractor.extract_model(inputs, [*outputs, *taps])
     reverse = extractor.extract_model(["p", *taps], ["x_hat"])
+    choice.rows(reverse.graph, "x_hat").CopyFrom(reverse.graph.input[0].type.tensor_type.shape.dim[0])
     for part in (forward, reverse):
-        onnx.helper.set_model_props(part, {e.key: e.value for e in model.metadata_props})
+        kept = {e.key: e.value for e in model.metadata_props if e.key != PREFIX + "choose"}
+        onnx.helper.set_model_props(part, kept)
     return tie(name, weights.of(forward, light.weights), weights.of(reverse, light.weights), {})

@@ -19,6 +19,7 @@ LEVELS = (  # from the top; a module imports those below it
     ("inspect",),
     ("session", "compiler"),
     ("pair",),
+    ("choice",),
     ("lower",),
     ("simplify",),
     ("reverse", "canonical"),

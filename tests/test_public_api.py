@@ -67,7 +67,9 @@ def test_a_compilation_offers_both_graphs_the_fused_one_and_save():
     save = parameters(revgraph.Compiled.save)
     assert list(save)[:3] == ["self", "folder", "fused"]
     assert save["fused"].default is False
-    assert list(parameters(revgraph.Compiled.fused)) == ["self"]
+    fused = parameters(revgraph.Compiled.fused)
+    assert list(fused) == ["self", "choose"]
+    assert fused["choose"].default is save["choose"].default is None
 
 
 def test_results_are_frozen():
