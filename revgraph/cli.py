@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 import revgraph
 from revgraph import (
+    choice,
     compare,
     compiler,
     demo,
@@ -84,6 +85,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _compile(args: Args) -> None:
+    if args.choose and not args.fused:
+        args.wrong("argument --choose: needs --fused, for p crosses between two files")
     compiled = revgraph.compile(
         _model(args.model),
         variant=args.variant,
@@ -94,7 +97,7 @@ def _compile(args: Args) -> None:
         fully_convolutional=args.fully_convolutional,
     )
     _note_beyond_paper(args, compiled)
-    _report_files(args, compiled, compiled.save(args.output, fused=args.fused))
+    _report_files(args, compiled, compiled.save(args.output, args.fused, args.choose))
 
 
 def _note_beyond_paper(args: Args, compiled: Compiled) -> None:
@@ -104,7 +107,7 @@ def _note_beyond_paper(args: Args, compiled: Compiled) -> None:
 
 
 def _report_files(args: Args, compiled: Compiled, paths: Sequence[Path]) -> None:
-    models = compiled.models(args.output, args.fused)
+    models = compiled.models(args.output, args.fused, args.choose)
     rows = [{"path": str(path)} | _size(path, models.get(path)) for path in paths]
     _print(
         args,
@@ -424,7 +427,9 @@ def _compile_arguments(command: Callable[..., argparse.ArgumentParser]) -> None:
         "write a model's forward graph, tapped, and its reversed graph",
         "squeezenet1_1 --variant desalinet -o out",
         "alexnet.onnx --variant salinet --at pool5 --lrn bp -o out",
+        "model.onnx --variant desalinet --fused --choose class -o out",
     )
+    sub.set_defaults(wrong=sub.error)
     _model_arguments(sub)
     sub.add_argument("--variant", required=True, choices=variants.VARIANTS, help="which of the eight")
     sub.add_argument(
@@ -435,6 +440,8 @@ def _compile_arguments(command: Callable[..., argparse.ArgumentParser]) -> None:
     help_full = "turn a classifier's fully connected head into convolutions, so that any picture size runs"
     sub.add_argument("--fully-convolutional", action="store_true", help=help_full)
     sub.add_argument("--fused", action="store_true", help="one file in place of two")
+    help_choose = "with --fused, p is chosen in the graph: the largest of y, or by an input `class`"
+    sub.add_argument("--choose", choices=choice.CHOICES, help=help_choose)
     sub.add_argument("-o", "--output", required=True, metavar="FOLDER", help="where the files go")
 
 

@@ -309,6 +309,18 @@ def test_each_weight_is_stored_once():
     assert len(names) == len(set(names))
 
 
+@pytest.mark.parametrize("choose", ["max", "class"])
+def test_verify_passes_on_the_folder(tmp_path, monkeypatch, capsys, choose):
+    onnx.save(cnn(), tmp_path / "net.onnx")
+    line = f"compile net.onnx --variant salinet --fused --choose {choose} -o out"
+    monkeypatch.chdir(tmp_path)
+    assert main(line.split()) == 0
+    inputs = "2 inputs" if choose == "class" else "1 input"
+    assert inputs in capsys.readouterr().out
+    assert main(["verify", "out", "--model", "net.onnx"]) == 0
+    assert capsys.readouterr().out.endswith("PASSED\n")
+
+
 def other_choice(net):
     props = {entry.key: entry.value for entry in net.metadata_props}
     helper.set_model_props(net, props | {"revgraph.choose": "max"})

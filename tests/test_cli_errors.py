@@ -48,6 +48,12 @@ def two_inputs():
     return net
 
 
+def called_class():
+    net = cnn()
+    net.graph.input[0].name = net.graph.node[0].input[0] = "class"
+    return net
+
+
 def reserved():
     net = cnn()
     net.graph.input[0].name = net.graph.node[0].input[0] = "p"
@@ -67,6 +73,7 @@ MODELS = {
     "outside": outside(),
     "two": two_inputs(),
     "reserved": reserved(),
+    "class": called_class(),
     "free": free_size(),
     "grey": networks.model([node("Relu", "x", "y")], [1, 1, 8, 8]),
     "flat": networks.model([node("Relu", "x", "y")], [1, 8]),
@@ -165,6 +172,7 @@ def test_a_bad_model(refused, command, model, what):
         ("run none cat.png -o out.png", "no compilation in 'none'"),
         (COMPILE.format("norule.onnx"), "no rule for Hardmax (rules exist for"),
         (COMPILE.format("net.onnx --input z"), "no input 'z'"),
+        (COMPILE.format("class.onnx --fused --choose class"), "input or output called 'class'"),
         (COMPILE.format("imagenet"), "no network in recipe 'imagenet'"),
         ("compile net.onnx --variant salinet -o net.onnx", "cannot write"),
         ("compile net.onnx --variant salinet -o net.onnx/deeper/out", "cannot write"),
@@ -264,6 +272,9 @@ def test_pictures_where_none_can_be_staged(refused, monkeypatch):
         "compile net.onnx --vari desalinet -o out",
         "compile net.onnx --variant desalinet --target nowhere -o out",
         "compile net.onnx --variant desalinet --lrn maybe -o out",
+        "compile net.onnx --variant desalinet --choose max -o out",
+        "compile net.onnx --variant desalinet --fused --choose centre -o out",
+        "compile net.onnx --variant desalinet --fused --choose -o out",
         "compile net.onnx --variant desalinet --colour red -o out",
         "run net.onnx -o out",
         "run net.onnx cat.png",
