@@ -8,8 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
+from networks import he, model, node, picture
 
+from revgraph import cli
 from revgraph.variants import VARIANTS
 
 ROOT = Path(__file__).parents[1]
@@ -43,6 +47,26 @@ def test_its_commands_are_one_line_each_and_ci_calls_the_tests() -> None:
     for marker in ("<!-- demo -->", "<!-- tests -->"):
         assert block("sh", marker).count("\n") == 1
     assert "<!-- tests -->" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+
+
+def test_its_client_gets_scores_and_maps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = {"w": he(np.random.default_rng(0), 300, 3, 5, 5)}
+    nodes = [
+        node("Conv", "x w", "conv", strides=[16, 16]),
+        node("Relu", "conv", "relu"),
+        node("GlobalAveragePool", "relu", "pool"),
+        node("Flatten", "pool", "y"),
+    ]
+    monkeypatch.chdir(tmp_path)
+    onnx.save(model(nodes, ["N", 3, 224, 224], weights), "model.onnx")
+    np.save("pictures.npy", picture(2, 3, 224, 224))
+    assert cli.main(block("sh", "<!-- fused -->").split()[1:]) == 0
+    names: dict[str, np.ndarray] = {}
+    exec(compile(block("python", "<!-- client -->"), "README.md", "exec"), names)
+    assert [scores.shape for scores in names["scores"]] == [(2, 300)]
+    assert names["x_hat"].shape == names["x"].shape
+    assert names["saliency"].shape == (2, 224, 224)
+    assert names["saliency"].any(axis=(1, 2)).all()
 
 
 @pytest.mark.heavy
