@@ -1,6 +1,6 @@
 """Running a compilation on onnxruntime; the bottleneck stays where the forward graph left it."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,14 +33,21 @@ class Session:
     Args:
         pair: The compilation.
         threads: onnxruntime's threads within an operator; 0 leaves the choice to it.
+        configure: Called with each graph's `onnxruntime.SessionOptions` before it is opened, to set what else
+            shall differ: memory arenas, graph optimisation, profiling.
+
+    A session may be called from several threads at once. What the forward graph leaves for the reversed one is
+    handed over where it lies, without a copy.
 
     Raises:
         RevgraphError: onnxruntime is not installed, or cannot run the graphs.
     """
 
-    def __init__(self, pair: Compiled, *, threads: int = 0) -> None:
+    def __init__(
+        self, pair: Compiled, *, threads: int = 0, configure: Callable[[Any], object] | None = None
+    ) -> None:
         self.pair = pair
-        self._threads = threads
+        self._threads, self._configure = threads, configure
         # Kept here, for onnxruntime reads these arrays where they are and does not keep them itself.
         self._weights = ort_values(pair.light_forward.weights | pair.light_reversed.weights)
         self._forward = self._open(pair.light_forward)
@@ -141,7 +148,7 @@ class Session:
         )
 
     def _open(self, light: LightModel) -> Any:
-        return open_light(light, self._weights, self._threads)
+        return open_light(light, self._weights, self._threads, self._configure)
 
     def _reversed_feeds(self, trace: Trace, p: np.ndarray) -> dict[str, Any]:
         n, rows = trace.y.shape[0], p.shape[0] if p.ndim else 0
@@ -194,7 +201,12 @@ def ort_values(weights: Weights) -> dict[str, Any]:
     return {name: onnxruntime.OrtValue.ortvalue_from_numpy(values) for name, values in weights.items()}
 
 
-def open_light(light: LightModel, values: Mapping[str, Any], threads: int) -> Any:
+def open_light(
+    light: LightModel,
+    values: Mapping[str, Any],
+    threads: int,
+    configure: Callable[[Any], object] | None = None,
+) -> Any:
     """An InferenceSession on weights where they are, which are not copied."""
     import onnxruntime
 
@@ -205,6 +217,8 @@ def open_light(light: LightModel, values: Mapping[str, Any], threads: int) -> An
     options.add_external_initializers(names, [values[name] for name in names])
     for name in names:  # the first alone would be copied
         options.add_initializer(name, values[name])
+    if configure is not None:
+        configure(options)
     try:
         return onnxruntime.InferenceSession(
             light.model.SerializeToString(), options, providers=["CPUExecutionProvider"]

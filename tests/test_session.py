@@ -1,14 +1,17 @@
 """Running a compilation: what fits, what is refused, and where nothing survives."""
 
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import onnx
 import pytest
+from layers import mixed
 from networks import cnn, he, model, node, picture, run
 from onnx import helper, numpy_helper
 
 import revgraph
+from revgraph import session as session_module
 from revgraph.errors import RevgraphError
 from revgraph.session import Session, Trace
 
@@ -266,3 +269,47 @@ def test_what_onnxruntime_refuses_is_one_line_and_nothing_is_logged(capfd):
     error = refused("onnxruntime cannot run this network", session.forward, picture(1, 3, 5, 7))
     assert error.remedy == "check that the model itself runs there"
     assert capfd.readouterr() == ("", "")
+
+
+def test_several_threads_share_a_session():
+    """Each gets what it would alone, whichever the others run."""
+    session = Session(revgraph.compile(mixed(), variant="desalinet", target="cpu"), threads=1)
+    xs = [picture(2, 4, 9, 9, seed=i) for i in range(8)]
+    ps = [picture(2, 5, seed=i) for i in range(8)]
+
+    def explain(i):
+        return session.reverse(session.forward(xs[i]), ps[i])
+
+    alone = [explain(i) for i in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        for i, x_hat in enumerate(pool.map(explain, [*range(8)] * 5)):
+            np.testing.assert_array_equal(x_hat, alone[i % 8])
+
+
+def test_options_are_passed_through():
+    seen = []
+
+    def configure(options):
+        options.enable_cpu_mem_arena = False
+        seen.append(options)
+
+    session = Session(revgraph.compile(cnn(), variant="salinet"), configure=configure)
+    assert len(seen) == 2
+    trace = session.forward(picture(1, 3, 8, 8))
+    assert session.reverse(trace, trace.y).any()
+
+
+def test_the_bottleneck_is_handed_over_where_it_lies(monkeypatch):
+    """What the reversed graph is fed are the very values that the forward graph left."""
+    session = Session(revgraph.compile(cnn(), variant="salinet"))
+    trace, fed = session.forward(picture(1, 3, 8, 8)), {}
+    run_graph = session_module.run
+
+    def noted(graph, names, feeds):
+        fed.update(feeds)
+        return run_graph(graph, names, feeds)
+
+    monkeypatch.setattr(session_module, "run", noted)
+    session.reverse(trace, trace.y)
+    assert trace.taps
+    assert all(fed[name] is value for name, value in trace.taps.items())
