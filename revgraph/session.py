@@ -36,8 +36,8 @@ class Session:
         configure: Called with each graph's `onnxruntime.SessionOptions` before it is opened, to set what else
             shall differ: memory arenas, graph optimisation, profiling.
 
-    A session may be called from several threads at once. What the forward graph leaves for the reversed one is
-    handed over where it lies, without a copy.
+    A session may be called from several threads at once. What the forward graph leaves for the reversed one
+    is handed over where it lies, without a copy.
 
     Raises:
         RevgraphError: onnxruntime is not installed, or cannot run the graphs.

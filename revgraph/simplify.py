@@ -72,7 +72,7 @@ def penalise(fwd: Builder, rev: Builder) -> None:
     for rectify in _all(rev, "Rectify"):
         gate = producer(rectify.inputs[0])
         mask = None if gate is None or gate.op != "Gate" else _tap(fwd, gate.inputs[1], "Mask")
-        if gate is None or mask is None or not _blockable(mask.inputs[0]):
+        if gate is None or mask is None or not blockable(mask.inputs[0]):
             continue
         fwd.scope = mask.name.removesuffix("/mask")
         penalty = _read(fwd, rev, op.penalty(fwd, mask.inputs[0]))
@@ -190,6 +190,6 @@ def _same_signs(x: Tensor, y: Tensor) -> bool:
     return True
 
 
-def _blockable(x: Tensor) -> bool:
+def blockable(x: Tensor) -> bool:
     """Whether a CPU computes x in blocks of channels: float32 maps."""
     return x.dtype == np.float32 and len(x.shape) == 4 and static(x.shape[1:2]) and x.shape[1] % BLOCK == 0

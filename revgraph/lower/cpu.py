@@ -3,7 +3,8 @@
 import numpy as np
 
 from revgraph import simplify
-from revgraph.graph import Builder, Tensor, gs
+from revgraph.graph import Builder, Tensor, gs, producer
+from revgraph.lower import masks
 from revgraph.lower.portable import PORTABLE
 from revgraph.lower.target import Target
 from revgraph.window import Window
@@ -55,6 +56,23 @@ def _flip(weight: np.ndarray, group: int) -> np.ndarray:
     return np.ascontiguousarray(turned.reshape(group * inputs, outputs // group, *kernel))
 
 
+def _mask(fwd: Builder, tap: gs.Node) -> Tensor:
+    """clip(STEEP y, 0, 1), 1 or 0 in float32, where y is in blocks: .7 of SqueezeNet's SaliNet."""
+    (y,) = tap.inputs
+    maker = producer(y)
+    if not simplify.blockable(y) or maker is None or maker.op != "Relu":
+        return masks.BOOL.encode(fwd, tap)
+    return _clipped(fwd, y, np.float32(0), np.float32(0), np.float32(1))
+
+
+def _gate(rev: Builder, gate: gs.Node) -> Tensor:
+    """x_hat = y_hat * r, of which the convolution before it takes no notice."""
+    y_hat, mask = gate.inputs
+    if mask.dtype == bool:
+        return masks.BOOL.decode(rev, gate)
+    return rev.emit("Mul", y_hat, mask, dtype=y_hat.dtype, shape=gate.outputs[0].shape)
+
+
 def _penalty(fwd: Builder, tap: gs.Node) -> Tensor:
     """clip(STEEP y + BELOW, BELOW, 0): a depthwise convolution with its activation, all in blocks."""
     (y,) = tap.inputs
@@ -70,8 +88,8 @@ def _clipped(fwd: Builder, y: Tensor, bias: np.float32, low: np.float32, high: n
 
 CPU = Target(
     "cpu",
-    taps={**PORTABLE.taps, "Penalty": _penalty},
-    layers={**PORTABLE.layers, "ConvTransposed": _conv_transposed},
+    taps={**PORTABLE.taps, "Mask": _mask, "Penalty": _penalty},
+    layers={**PORTABLE.layers, "ConvTransposed": _conv_transposed, "Gate": _gate},
     passes=(
         simplify.fold_scales,
         simplify.gate_before_unpool,
