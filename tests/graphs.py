@@ -352,17 +352,30 @@ def gate(net: Net, x: str) -> str | None:
     if kind == "extremum" or net.exact:
         return extremum(net, x)
     if kind == "attend":
-        if net.axes == 1:
-            return None
-        other = net.hidden(
-            "Transpose", [net.pick(*net.alike(x))], perm=[*range(net.axes), net.axes + 1, net.axes]
-        )
-        return net.node("MatMul", [x, other], (channels, *size[:-1], size[-2]))
+        return attend(net, x)
     squeezed = net.node("GlobalAveragePool", [x], (channels, *[1] * net.axes))
     excited = net.node(
         "Conv", [squeezed, net.weight(channels, channels, *[1] * net.axes)], (channels, *[1] * net.axes)
     )
     return net.node("Mul", [x, net.node("Sigmoid", [excited], net.tensors[excited])], (channels, *size))
+
+
+def attend(net: Net, x: str) -> str | None:
+    """Rows to rows of another tensor, or every position to every other."""
+    channels, *size = net.tensors[x]
+    if net.axes == 1:
+        return None
+    if net.pick(True, False):
+        perm = [*range(net.axes), net.axes + 1, net.axes]
+        other = net.hidden("Transpose", [net.pick(*net.alike(x))], perm=perm)
+        return net.node("MatMul", [x, other], (channels, *size[:-1], size[-2]))
+    if np.prod(size) > 64:
+        return None
+    keys = net.hidden("Reshape", [x, net.constant(np.array([0, channels, -1]))])
+    queries = net.hidden("Transpose", [keys], perm=[0, 2, 1])
+    share = net.hidden("Softmax", [net.hidden("MatMul", [queries, keys])], axis=-1)
+    values = net.hidden("Transpose", [net.hidden("MatMul", [share, queries])], perm=[0, 2, 1])
+    return net.node("Reshape", [values, target(net, x, channels)], net.tensors[x])
 
 
 def extremum(net: Net, x: str) -> str:
@@ -387,6 +400,20 @@ def enlarge(net: Net, x: str) -> str | None:
     return net.node("ConvTranspose", [x, net.weight(channels, out, *kernel)], (out, *shape), strides=strides)
 
 
+def branch(net: Net, x: str) -> str:
+    """One of two layers, by a condition that the sizes decide."""
+    shape = net.tensors[x]
+    channels = net.hidden("Gather", [net.hidden("Shape", [x]), net.constant(np.array(1))])
+    few = net.hidden("Less", [channels, net.constant(np.array(net.pick(1, 3, 9)))])
+    declared = helper.make_tensor_value_info("o", onnx.TensorProto.FLOAT, None)
+    weight = [onnx.numpy_helper.from_array(np.float32(net.pick(-1, 1, 2)), "w")]
+    layers = [[helper.make_node("Relu", [x], ["o"])], [helper.make_node("Mul", [x, "w"], ["o"])]]
+    then, otherwise = (helper.make_graph(nodes, "b", [], [declared], weight) for nodes in layers)
+    name = net.node("If", [few], shape, then_branch=then, else_branch=otherwise)
+    net.stages[name] = net.stages[x]
+    return name
+
+
 STEPS = (
     conv,
     conv,
@@ -403,6 +430,7 @@ STEPS = (
     move,
     gate,
     enlarge,
+    branch,
 )
 
 
@@ -444,7 +472,8 @@ def reaching(nodes: list[onnx.NodeProto], y: str) -> list[onnx.NodeProto]:
     needed, kept = {y}, []
     for node in reversed(nodes):
         if needed.intersection(node.output):
-            needed.update(node.input)
+            inner = [a.g.node for a in node.attribute if a.type == onnx.AttributeProto.GRAPH]
+            needed.update(node.input, *(captured.input for nodes in inner for captured in nodes))
             kept.insert(0, node)
     return kept
 

@@ -102,8 +102,8 @@ def _reshape(rev: Builder, reshape: gs.Node, y_hat: Tensor, r: Bottleneck) -> XH
 def _keeps_batch(reshape: gs.Node, x: Tensor, y: Tensor) -> bool:
     if reshape.op == "Flatten":
         return int(reshape.attrs.get("axis", 1)) % len(x.shape) == 1
-    if isinstance(x.shape[0], str) and x.shape[0] == y.shape[0]:
-        return True
+    if x.shape[0] is not None and x.shape[0] == y.shape[0]:
+        return True  # as many elements in all, and so in each image
     if static(x.shape[1:]) and static(y.shape[1:]):
         return bool(math.prod(x.shape[1:]) == math.prod(y.shape[1:]))
     target = reshape.inputs[1]

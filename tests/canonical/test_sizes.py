@@ -143,21 +143,29 @@ def test_chains_fold_to_what_they_compute(chain, batch):
     np.testing.assert_array_equal(session.reverse(trace, y), x)
 
 
+@pytest.mark.parametrize("batch", ["N", 2])
 @pytest.mark.parametrize("size", [(6, 5), (4, 10)])
-def test_names_of_free_sizes_are_followed(size):
-    """(N, 4, H, W) to (N, 2, 2, H, W), as a shuffle of channels is exported."""
+def test_names_of_free_sizes_are_followed(size, batch):
+    """(N, 4, H, W) to (N, 2, 2, H, W) and back, as a shuffle of channels is exported."""
     numbers = [(node("Gather", f"s i{i}", f"g{i}"), node("Unsqueeze", f"g{i} 0", f"u{i}")) for i in (0, 2, 3)]
     nodes = [
         node("Shape", "x", "s"),
         *itertools.chain(*numbers),
         node("Concat", "u0 2 2 u2 u3", "t", axis=0),
         node("Reshape", "x t", "r"),
-        node("Transpose", "r", "y", perm=[0, 2, 1, 3, 4]),
+        node("Transpose", "r", "u", perm=[0, 2, 1, 3, 4]),
+        node("Concat", "u0 4 u2 u3", "back", axis=0),
+        node("Reshape", "u back", "y"),
     ]
-    tensors = {"0": np.array([0]), "2": np.array([2]), **{f"i{i}": np.array(i) for i in (0, 2, 3)}}
-    source, p = model(nodes, ["N", 4, "H", "W"], tensors), picture(2, 2, 2, *size)
+    tensors = {
+        "0": np.array([0]),
+        "2": np.array([2]),
+        "4": np.array([4]),
+        **{f"i{i}": np.array(i) for i in (0, 2, 3)},
+    }
+    source, p = model(nodes, [batch, 4, "H", "W"], tensors), picture(2, 4, *size)
     x_hat = reverse(source, picture(2, 4, *size), p)
-    np.testing.assert_array_equal(x_hat, p.swapaxes(1, 2).reshape(2, 4, *size))
+    np.testing.assert_array_equal(x_hat, p.reshape(2, 2, 2, *size).swapaxes(1, 2).reshape(2, 4, *size))
 
 
 # What depends on more than sizes, or is no list
