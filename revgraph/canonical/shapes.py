@@ -1,11 +1,17 @@
 """Shapes: what ONNX's inference tells, kept to what onnxruntime does."""
 
+import math
+
 import onnx
 import onnx.shape_inference
 
 from revgraph.canonical.on_model import invalid
 from revgraph.errors import RevgraphError
 from revgraph.window import Window
+
+MAX_LIST = 2**20
+"""Most numbers in a list of sizes; inference takes some hundred bytes for each, wanted or not."""
+LEAST_LIST = 8
 
 
 def settle_ceil_mode(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -68,13 +74,25 @@ def infer_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
         raise invalid(str(error)) from error
 
 
+def _longest_list(model: onnx.ModelProto) -> int:
+    """At least as many numbers as inference would follow in one tensor: Concat adds up, all else keeps."""
+    inputs = {value.name: value.type.tensor_type.shape.dim for value in model.graph.input}
+    shapes = {name: [dim.dim_value for dim in dims] for name, dims in inputs.items()}
+    shapes |= {tensor.name: list(tensor.dims) for tensor in model.graph.initializer}
+    lengths = {name: math.prod(dims) for name, dims in shapes.items() if len(dims) < 2}
+    for node in model.graph.node:
+        read = [lengths.get(name, LEAST_LIST) for name in node.input] or [LEAST_LIST]
+        lengths |= dict.fromkeys(node.output, sum(read) if node.op_type == "Concat" else max(read))
+    return max(lengths.values(), default=0)
+
+
 def _inferred(model: onnx.ModelProto, **how: bool) -> onnx.ModelProto:
     """ONNX gives up at a GroupNormalization, so during inference it is called an InstanceNormalization."""
     groups = [i for i, node in enumerate(model.graph.node) if node.op_type == "GroupNormalization"]
     try:
         for i in groups:
             model.graph.node[i].op_type = "InstanceNormalization"
-        inferred = onnx.shape_inference.infer_shapes(model, data_prop=True, **how)
+        inferred = onnx.shape_inference.infer_shapes(model, data_prop=_longest_list(model) <= MAX_LIST, **how)
     finally:
         for i in groups:
             model.graph.node[i].op_type = "GroupNormalization"
