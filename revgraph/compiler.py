@@ -15,6 +15,7 @@ from revgraph.canonical import convolutional, on_model, patterns
 from revgraph.errors import RevgraphError
 from revgraph.graph import Builder, export, gs, tensor_names
 from revgraph.lower.cpu import CPU
+from revgraph.lower.packed import packed
 from revgraph.lower.portable import PORTABLE
 from revgraph.lower.target import Target, lower
 from revgraph.pair import Compiled
@@ -22,6 +23,8 @@ from revgraph.reverse import reverse
 from revgraph.weights import LightModel
 
 TARGETS: dict[str, Target] = {target.name: target for target in (PORTABLE, CPU)}
+
+BOTTLENECKS = ("plain", "packed")
 
 
 def compile(
@@ -32,6 +35,7 @@ def compile(
     input: str | None = None,
     lrn: str | None = None,
     target: str = "portable",
+    bottleneck: str = "plain",
     fully_convolutional: bool = False,
 ) -> Compiled:
     """Turn a CNN into its reversed network.
@@ -44,6 +48,7 @@ def compile(
         input: The input that x_hat belongs to; by default the only one that y depends on.
         lrn: "identity" or "bp", the reversal of LRN; by default the variant's own.
         target: Where the result shall run.
+        bottleneck: "plain", or "packed": masks and switches in as few bits as they need.
         fully_convolutional: Whether a classifier's fully connected head becomes convolutions, so that
             pictures of any size run (Sect. 3.5).
 
@@ -56,6 +61,7 @@ def compile(
     _check_choice("variant", variant, variants.VARIANTS)
     _check_choice("reversal of LRN", lrn or "identity", variants.LRN)
     _check_choice("target", target, TARGETS)
+    _check_choice("bottleneck", bottleneck, BOTTLENECKS)
     source, name, sha256 = read_source(model)
     graph, x, y = locate(source, at, input, fully_convolutional)
     if not any(y is output for output in graph.outputs):
@@ -66,7 +72,8 @@ def compile(
     with patterns.grouped(graph, y):
         rev, signals = reverse(fwd, variants.rules(variant, lrn), x, y)
         beyond = [node.name for node in layer.path(graph, x, y) if node.op in variants.BEYOND]
-    lower(TARGETS[target], fwd, rev)
+    place = TARGETS[target]
+    lower(packed(place, rev.graph) if bottleneck == "packed" else place, fwd, rev)
     options = {
         "version": revgraph.__version__,
         "variant": variant,
@@ -75,7 +82,7 @@ def compile(
         "lrn": lrn or variants.lrn_of(variant),
         "target": target,
         "precision": "fp32",
-        "bottleneck": "plain",
+        "bottleneck": bottleneck,
         "taps": json.dumps([tap.name for tap in graph.outputs[outputs:]]),
         "source_sha256": sha256,
         "fully_convolutional": str(fully_convolutional).lower(),

@@ -48,6 +48,8 @@ WITHIN = {  # on one level, or within one package, and still one way
     "lower.target": set(),
     "lower.masks": {"lower.target"},
     "lower.switches": {"lower.target"},
+    "lower.bits": set(),
+    "lower.packed": {"lower.bits", "lower.portable", "lower.target"},
 }
 # fmt: on
 RANK = {name: -row for row, names in enumerate(LEVELS) for name in names} | {"reference": -2.5}

@@ -56,12 +56,12 @@ def _conv_transpose(
         **common,
     )
     row, axes = op.row(rev, size), np.arange(2, len(shape))
-    begin = _same_begin(rev, row, window) if window.same else np.array(window.begin)
+    begin = same_begin(rev, row, window) if window.same else np.array(window.begin)
     end = rev.emit("Add", row, begin, dtype=np.int64, shape=[len(window.kernel)])
     return rev.emit("Slice", longest, begin, end, axes, dtype=y_hat.dtype, shape=shape)
 
 
-def _same_begin(rev: Builder, row: Tensor, window: Window) -> Tensor:
+def same_begin(rev: Builder, row: Tensor, window: Window) -> Tensor:
     """The padding before the first element that auto_pad SAME stands for: int64 (D,)."""
 
     def emit(operator: str, a: Tensor | np.ndarray, b: Tensor | np.ndarray) -> Tensor:
