@@ -94,6 +94,7 @@ def _compile(args: Args) -> None:
         input=args.input,
         lrn=args.lrn,
         target=args.target,
+        bottleneck=args.bottleneck,
         fully_convolutional=args.fully_convolutional,
     )
     _note_beyond_paper(args, compiled)
@@ -214,16 +215,22 @@ def _inspect(args: Args) -> None:
         )
         return
     rows = [[found.name, found.op, _shape(found.shape), *_rules(found)] for found in layers]
-    totals = [_total([found.bottleneck[i] for found in layers if not found.problem]) for i in range(3)]
     heads = ["layer", "operator", "output", *inspect.SHOWN, "bytes of r per image"]
     print(tabulate(rows, heads, tablefmt="plain", disable_numparse=True))
+    known = [found for found in layers if not found.problem]
     print(
         f"\n{len(layers)} layers between {x} and {y}; bottleneck per image, as bool masks and int64 switches:"
     )
-    print(", ".join(f"{variant} {total}" for variant, total in zip(inspect.SHOWN, totals, strict=True)))
+    print(_totals([found.bottleneck for found in known]))
+    print(f"packed: {_totals([found.packed for found in known])}")
     for found in layers:
         if found.problem:
             print(found.problem)
+
+
+def _totals(rows: Sequence[Sequence[int | None]]) -> str:
+    totals = [_total([row[i] for row in rows]) for i in range(len(inspect.SHOWN))]
+    return ", ".join(f"{variant} {total}" for variant, total in zip(inspect.SHOWN, totals, strict=True))
 
 
 def _shape(shape: Sequence[int | str | None] | None) -> str:
@@ -437,6 +444,8 @@ def _compile_arguments(command: Callable[..., argparse.ArgumentParser]) -> None:
     )
     sub.add_argument("--lrn", choices=variants.LRN, help="reversal of LRN (default: the variant's own)")
     sub.add_argument("--target", choices=compiler.TARGETS, default="portable", help="where it shall run")
+    help_packed = "packed: masks and switches cross in as few bits as they need"
+    sub.add_argument("--bottleneck", choices=compiler.BOTTLENECKS, default="plain", help=help_packed)
     help_full = "turn a classifier's fully connected head into convolutions, so that any picture size runs"
     sub.add_argument("--fully-convolutional", action="store_true", help=help_full)
     sub.add_argument("--fused", action="store_true", help="one file in place of two")

@@ -1,7 +1,7 @@
 """What each layer of a model is, how it reverses, and what its bottleneck weighs."""
 
 import math
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from revgraph import compiler, layer
 from revgraph.canonical import patterns
 from revgraph.errors import RevgraphError
 from revgraph.graph import Builder, Shape, gs, static
+from revgraph.lower import packed
 from revgraph.reverse import reverse_layer
 from revgraph.variants import rules
 
@@ -28,6 +29,7 @@ class Layer:
         shape: Of its output.
         rules: The rule's name in each of the variants SHOWN; empty where it cannot be reversed.
         bottleneck: Bytes of r per image in each of them; None where the size is known at run time only.
+        packed: The same with `--bottleneck packed`.
         problem: Why it cannot be reversed, else None.
     """
 
@@ -36,6 +38,7 @@ class Layer:
     shape: Shape | None
     rules: Sequence[str]
     bottleneck: Sequence[int | None]
+    packed: Sequence[int | None]
     problem: str | None
 
 
@@ -62,12 +65,13 @@ def _layer(graph: gs.Graph, node: gs.Node, live: Container[str]) -> Layer:
     try:
         taps = [_taps(graph, node, variant, live) for variant in SHOWN]
     except RevgraphError as error:
-        return Layer(node.name, node.op, shape, (), (), str(error))
+        return Layer(node.name, node.op, shape, (), (), (), str(error))
     names = [rules(variant)[node.op].name for variant in SHOWN]
-    return Layer(node.name, node.op, shape, names, [_bytes(r) for r in taps], None)
+    plain, small = ([_total(map(nbytes, r)) for r in taps] for nbytes in (_bytes, packed.nbytes))
+    return Layer(node.name, node.op, shape, names, plain, small, None)
 
 
-def _taps(graph: gs.Graph, node: gs.Node, variant: str, live: Container[str]) -> list[gs.Variable]:
+def _taps(graph: gs.Graph, node: gs.Node, variant: str, live: Container[str]) -> list[gs.Node]:
     """The taps that reversing this node alone would need; the model's graph stays as it was."""
     names = {tensor.name for tensor in graph.tensors().values()}
     fwd, rev = Builder(graph, names), Builder(gs.Graph(opset=graph.opset), names)
@@ -76,13 +80,18 @@ def _taps(graph: gs.Graph, node: gs.Node, variant: str, live: Container[str]) ->
     try:
         reverse_layer(fwd, rev, rules(variant), node, y_hat, live)
     finally:
+        written = {tap.outputs[0].name: tap for tap in graph.nodes[count:]}
         for tap in graph.nodes[count:]:
             tap.inputs.clear()
         del graph.nodes[count:]
-    return list(rev.graph.inputs)
+    return [written[r.name] for r in rev.graph.inputs]
 
 
-def _bytes(taps: Sequence[gs.Variable]) -> int | None:
-    if not all(static(tap.shape[1:]) for tap in taps):
-        return None
-    return sum(int(math.prod(tap.shape[1:])) * int(tap.dtype.itemsize) for tap in taps)
+def _bytes(tap: gs.Node) -> int | None:
+    r = tap.outputs[0]
+    return math.prod(r.shape[1:]) * int(r.dtype.itemsize) if static(r.shape[1:]) else None
+
+
+def _total(parts: Iterable[int | None]) -> int | None:
+    known = list(parts)
+    return None if None in known else sum(filter(None, known))
