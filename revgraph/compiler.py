@@ -1,4 +1,4 @@
-"""canonical -> reverse -> lower -> check: an ONNX model in, the pair of ONNX graphs out."""
+"""canonical -> reverse -> simplify -> lower -> check: an ONNX model in, the pair of ONNX graphs out."""
 
 import hashlib
 import json
@@ -14,17 +14,19 @@ from revgraph import canonical, files, layer, pair, variants, weights
 from revgraph.canonical import convolutional, on_model, patterns
 from revgraph.errors import RevgraphError
 from revgraph.graph import Builder, export, gs, tensor_names
-from revgraph.lower.cpu import CPU
+from revgraph.lower import cpu
 from revgraph.lower.packed import packed
 from revgraph.lower.portable import PORTABLE
 from revgraph.lower.target import Target, lower
 from revgraph.pair import Compiled
 from revgraph.reverse import reverse
+from revgraph.simplify import simplify
 from revgraph.weights import LightModel
 
-TARGETS: dict[str, Target] = {target.name: target for target in (PORTABLE, CPU)}
+TARGETS: dict[str, Target] = {target.name: target for target in (PORTABLE, cpu.CPU)}
 
-BOTTLENECKS = ("plain", "packed")
+BOTTLENECKS: dict[str, dict[str, Target]] = {"plain": TARGETS, "packed": TARGETS | {"cpu": cpu.BITS}}
+"""The targets for each way of handing r over; what is packed is bool masks and positions in the plane."""
 
 
 def compile(
@@ -72,7 +74,8 @@ def compile(
     with patterns.grouped(graph, y):
         rev, signals = reverse(fwd, variants.rules(variant, lrn), x, y)
         beyond = [node.name for node in layer.path(graph, x, y) if node.op in variants.BEYOND]
-    place = TARGETS[target]
+    place = BOTTLENECKS[bottleneck][target]
+    simplify(place.passes, fwd, rev)
     lower(packed(place, rev.graph) if bottleneck == "packed" else place, fwd, rev)
     options = {
         "version": revgraph.__version__,

@@ -346,7 +346,7 @@ def test_a_fault_in_other_layers_is_noticed(monkeypatch, fault):
     assert not layer_agrees(layer, "desalinet")
 
 
-def upper_begin(rev, row, window, begin=portable._same_begin):
+def upper_begin(rev, row, window, begin=portable.same_begin):
     return begin(rev, row, dataclasses.replace(window, same="SAME_UPPER"))
 
 
@@ -359,7 +359,7 @@ def count_from_one(rev, n, count=along.count):
 
 
 FREE_FAULTS = {
-    "SAME_LOWER for SAME_UPPER": ("SAME", portable, "_same_begin", upper_begin),
+    "SAME_LOWER for SAME_UPPER": ("SAME", portable, "same_begin", upper_begin),
     "a slice that returns to the other end": ("Slice", along, "pad", swapped_pad),
     "positions that begin at one": ("Slice by steps", along, "count", count_from_one),
 }

@@ -86,15 +86,22 @@ def _clipped(fwd: Builder, y: Tensor, bias: np.float32, low: np.float32, high: n
     return fwd.emit("Clip", steep, np.array(low), np.array(high), dtype=y.dtype, shape=y.shape)
 
 
-CPU = Target(
+BITS = Target(
     "cpu",
-    taps={**PORTABLE.taps, "Mask": _mask, "Penalty": _penalty},
-    layers={**PORTABLE.layers, "ConvTransposed": _conv_transposed, "Gate": _gate},
+    taps=PORTABLE.taps,
+    layers={**PORTABLE.layers, "ConvTransposed": _conv_transposed},
     passes=(
         simplify.fold_scales,
         simplify.gate_before_unpool,
         simplify.rectify_before_unpool,
         simplify.slice_kernels,
-        simplify.penalise,
     ),
+)
+"""With masks of bool, which can be packed."""
+
+CPU = Target(
+    "cpu",
+    taps={**BITS.taps, "Mask": _mask, "Penalty": _penalty},
+    layers={**BITS.layers, "Gate": _gate},
+    passes=(*BITS.passes, simplify.penalise),
 )

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from revgraph.graph import DOMAIN, Builder, Tensor, gs, replace
-from revgraph.simplify import Pass, simplify
+from revgraph.simplify import Pass
 
 Lowering = Callable[[Builder, gs.Node], Tensor]
 
@@ -41,7 +41,6 @@ class Target:
 
 def lower(target: Target, fwd: Builder, rev: Builder) -> None:
     """Replace every node of the middle form, in place; afterwards both graphs are plain ONNX."""
-    simplify(target.passes, fwd, rev)
     _apply(target.taps, fwd)
     encoded = {tap.name: tap for tap in fwd.graph.outputs}
     for tensor in rev.graph.inputs:

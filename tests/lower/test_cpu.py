@@ -155,3 +155,18 @@ def test_tiny_and_huge_units_are_masked_like_others():
     x = np.array([0, 1e-19, -1e-19, 1e30, -1e30, 1], np.float32).reshape(1, 1, 1, 6)
     x_hat = reverse(net, x, np.ones_like(x), "desalinet", target="cpu")
     np.testing.assert_array_equal(x_hat.ravel(), [0, 1, 0, 1, 0, 1])
+
+
+@pytest.mark.parametrize("variant", revgraph.VARIANTS)
+@pytest.mark.parametrize("name", NETS)
+def test_a_packed_bottleneck_gives_the_same_numbers(name, variant):
+    net = NETS[name]()
+    x = picture(2, *(dim.dim_value for dim in net.graph.input[0].type.tensor_type.shape.dim[1:]))
+    pair = revgraph.compile(net, variant=variant, target="cpu", bottleneck="packed")
+    session = revgraph.Session(pair)
+    trace = session.forward(x)
+    kinds = {name: value.numpy().dtype for name, value in trace.taps.items() if not name.endswith("value")}
+    assert set(kinds.values()) <= {np.dtype(np.uint8)}
+    p = picture(*trace.y.shape, seed=1)
+    assert_close(session.reverse(trace, p), reverse(net, x, p, variant))
+    assert [check for check in verify(pair, net) if check.passed is False] == []
