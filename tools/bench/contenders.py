@@ -34,6 +34,7 @@ class Contender:
         open: From a job to the call that is timed; may raise.
         target: revgraph's, where the contender is a compilation.
         peer: Whether it needs the packages of requirements.txt.
+        group: Those of one group are timed round by round; the plain forward pass is in every group.
         lrn: How it reverses LRN: the variant's "own" way, or by its derivative, "bp".
         projections: Rows of p for one image; None for one row per image.
     """
@@ -42,9 +43,17 @@ class Contender:
     open: Callable[[Job], Call]
     target: str = ""
     peer: bool = False
+    group: str = "rows"
     lrn: str = "own"
     projections: int | None = None
 
+
+GROUPS = ("rows", "free", "projections")
+"""One image for each row of p; the same with P unknown to onnxruntime; several rows of p for one image.
+
+Sixteen projections take as long as sixteen rounds of the others, and all sessions of VGG-16 together take
+more memory than there is.
+"""
 
 PLAIN = "onnxruntime, forward"
 """What every time is compared with: the untouched model."""
@@ -64,12 +73,12 @@ def _revgraph(target: str, several: bool) -> Iterator[Contender]:
         return adjoint(job, job["compiled"][target]["fused"], rows)
 
     yield Contender("revgraph, fused", lambda job: fused(job, job["batch"]), target)
-    yield Contender("revgraph, fused, P left free", lambda job: fused(job, None), target)
+    yield Contender("revgraph, fused, P left free", lambda job: fused(job, None), target, group="free")
     yield Contender("revgraph, forward with taps", lambda job: taps(job, target), target)
     yield Contender("revgraph, pair", lambda job: pair(job, target), target)
     if several:
-        name = f"revgraph, fused, {PROJECTIONS} projections"
-        yield Contender(name, lambda job: fused(job, PROJECTIONS), target, projections=PROJECTIONS)
+        name, rows = f"revgraph, fused, {PROJECTIONS} projections", PROJECTIONS
+        yield Contender(name, lambda job: fused(job, rows), target, group="projections", projections=rows)
 
 
 def _peers(job: Job) -> Iterator[Contender]:
@@ -82,13 +91,27 @@ def _peers(job: Job) -> Iterator[Contender]:
         yield Contender("Captum, torch.compile", lambda job: captum(job, compiled=True), peer=True, lrn="bp")
         if several:
             name, rows = f"Captum, {PROJECTIONS} projections", PROJECTIONS
-            yield Contender(name, lambda job: captum(job, rows), peer=True, lrn="bp", projections=rows)
+            yield Contender(
+                name,
+                lambda job: captum(job, rows),
+                peer=True,
+                lrn="bp",
+                group="projections",
+                projections=rows,
+            )
     if known:
         yield Contender("onnx2torch + Captum", onnx2torch, peer=True, lrn="bp")
         yield Contender("onnx-ad", onnx_ad, peer=True, lrn="bp")
         if several:
             name, rows = f"onnx-ad, {PROJECTIONS} projections", PROJECTIONS
-            yield Contender(name, lambda job: onnx_ad(job, rows), peer=True, lrn="bp", projections=rows)
+            yield Contender(
+                name,
+                lambda job: onnx_ad(job, rows),
+                peer=True,
+                lrn="bp",
+                group="projections",
+                projections=rows,
+            )
 
 
 def projection(job: Job, rows: int) -> Array:
@@ -141,6 +164,12 @@ def adjoint(job: Job, file: str, rows: int | None) -> Call:
     feeds = {job["input"]: x, "p": projection(job, rows or job["batch"])}
     names = [output.name for output in session.get_outputs()]
     return lambda: session.run(names, feeds)[names.index("x_hat")]
+
+
+def release() -> None:
+    """Forget what contenders of a group share."""
+    _session.cache_clear()
+    _module.cache_clear()
 
 
 @cache

@@ -146,11 +146,22 @@ def cut(model: onnx.ModelProto, x: str, y: str) -> onnx.ModelProto:
     inputs = [value for value in model.graph.input if value.name not in stored]
     del model.graph.input[:]
     model.graph.input.extend(inputs)
+    _remove_dropout(model.graph)
     inferred = onnx.shape_inference.infer_shapes(model)
     part = onnx.utils.Extractor(inferred).extract_model([x], [y])
     if max(entry.version for entry in part.opset_import if not entry.domain) < 16:
         part = onnx.version_converter.convert_version(part, 18)
     return onnx.shape_inference.infer_shapes(part)
+
+
+def _remove_dropout(graph: onnx.GraphProto) -> None:
+    """Dropout does nothing here, but onnx2torch 1.5.15 reads today's Dropout wrongly."""
+    passed = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "Dropout"}
+    kept = [node for node in graph.node if node.op_type != "Dropout"]
+    for node in kept:
+        node.input[:] = [passed.get(name, name) for name in node.input]
+    del graph.node[:]
+    graph.node.extend(kept)
 
 
 def work(job: Job) -> Job:

@@ -42,19 +42,20 @@ def ratios(rows: Sequence[Row], file: Path) -> None:
         return
     networks = list(dict.fromkeys(row["network"] for row in timed))
     labels = list(dict.fromkeys(map(_label, timed)))
-    figure, axes = plt.subplots(figsize=(9, 0.38 * len(networks) + 1.5 + 0.2 * len(labels)))
+    figure, axes = plt.subplots(figsize=(9, 0.6 * len(networks) + 1.5))
     colours = plt.get_cmap("tab20").colors  # type: ignore[attr-defined]
     for k, label in enumerate(labels):
+        colour = colours[k % len(colours)]
         for right in (True, False):
             found = [row for row in timed if _label(row) == label and _is_right(row) == right]
-            colour = colours[k % len(colours)]
             axes.scatter(
                 [float(row["ratio"]) for row in found],
-                [networks.index(row["network"]) for row in found],
+                [networks.index(row["network"]) + 0.7 * (k / len(labels) - 0.5) for row in found],
                 edgecolors=[colour],
                 facecolors=[colour] if right else "none",
-                label=label if right or (not any(map(_is_right, found)) and found) else None,
+                s=22,
             )
+        axes.scatter([], [], color=[colour], label=label)
     axes.axvline(1, color="black", linewidth=0.8)
     axes.set_xscale("log")
     axes.set_xticks(ticks := [1, 2, 3, 5, 10, 20, 50], map(str, ticks))
@@ -72,16 +73,9 @@ def _is_right(row: Row) -> bool:
 
 
 def _legend(axes: Any) -> None:
-    handles, labels = axes.get_legend_handles_labels()
-    once = dict(zip(labels, handles, strict=True))
-    place = {
-        "loc": "upper center",
-        "bbox_to_anchor": (0.45, -0.12),
-        "ncols": 2,
-        "fontsize": 8,
-        "frameon": False,
-    }
-    axes.legend(once.values(), once.keys(), **place)
+    below = -0.6 / axes.figure.get_figheight()
+    place = {"loc": "upper center", "bbox_to_anchor": (0.45, below), "ncols": 2, "fontsize": 8}
+    axes.legend(**place, frameon=False)
 
 
 GROWTH = (

@@ -3,11 +3,12 @@
 import gc
 import statistics
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import oracle
-from contenders import PLAIN, Array, Call, Contender, contenders
+from contenders import GROUPS, Array, Call, Contender, contenders, release
 from jobs import Job, one_line, serve
 
 WARM_UP = 2
@@ -15,37 +16,48 @@ WARM_UP = 2
 
 
 def work(job: Job) -> Job:
-    """Open, check and time; the rows of the table."""
+    """Open, check and time, group by group; the rows of the table."""
     _limit_torch(job)
-    progress, skipped = Path(job["progress"]), job["skipped"]
-    rows, calls, several = list[Job](), dict[int, Call](), list[int]()
-    for contender in contenders(job):
-        row: Job = {"contender": contender.name, "target": contender.target, "failure": ""}
-        rows.append(row)
-        key = f"{contender.name}|{contender.target}"
-        if key in skipped:
-            row["failure"] = skipped[key]
-            continue
-        progress.write_text(key)
-        try:
-            call = contender.open(job)
-            x_hat = [call() for _ in range(WARM_UP)][-1]
-            row |= check(job, contender, x_hat)
-        except Exception as error:
-            row["failure"] = one_line(error)
-            continue
-        calls[len(rows) - 1] = call
-        if contender.projections:
-            several.append(len(rows) - 1)
-    progress.write_text("")
-    # Sixteen projections take as long as sixteen rounds of the others, so they are timed apart.
-    first = [0] if rows[0]["contender"] == PLAIN and 0 in calls else []
-    for chosen in ([i for i in calls if i not in several], [*first, *several]):
-        times = interleaved([calls[i] for i in chosen], job["reps"], job["budget"])
-        for i, seconds in zip(chosen, times, strict=True):
-            if "rounds" not in rows[i]:
-                rows[i] |= figures(seconds, times[0] if first else None)
-    return {"rows": rows}
+    chosen = list(contenders(job))
+    rows: dict[Contender, Job] = {
+        contender: {"contender": contender.name, "target": contender.target, "failure": ""}
+        for contender in chosen
+    }
+    for group in GROUPS:
+        calls = dict[Contender, Call]()
+        members = [contender for contender in chosen if group == contender.group]
+        for contender in [chosen[0], *members] if members and group != chosen[0].group else members:
+            call, found = opened(job, contender)
+            if call:
+                calls[contender] = call
+            rows[contender] |= found
+        times = interleaved(calls, job["reps"], job["budget"])
+        for contender in members:
+            measured = times.get(contender)
+            if isinstance(measured, str):
+                rows[contender]["failure"] = measured
+            elif measured:
+                plain = times.get(chosen[0])
+                rows[contender] |= figures(measured, plain if isinstance(plain, list) else None)
+        del calls
+        release()
+    return {"rows": list(rows.values())}
+
+
+def opened(job: Job, contender: Contender) -> tuple[Call | None, Job]:
+    """The call, warmed up, and how right it is; or no call, and the failure."""
+    key, progress = f"{contender.name}|{contender.target}", Path(job["progress"])
+    if key in job["skipped"]:
+        return None, {"failure": job["skipped"][key]}
+    progress.write_text(key)  # for the process that finds this one dead
+    try:
+        call = contender.open(job)
+        x_hat = [call() for _ in range(WARM_UP)][-1]
+        return call, check(job, contender, x_hat)
+    except Exception as error:
+        return None, {"failure": one_line(error)}
+    finally:
+        progress.write_text("")
 
 
 def _limit_torch(job: Job) -> None:
@@ -55,21 +67,32 @@ def _limit_torch(job: Job) -> None:
         torch.set_num_threads(job["threads"])
 
 
-def interleaved(calls: list[Call], reps: int, budget: float) -> list[list[float]]:
-    """The seconds of each call in each round; at least three rounds, and no new one after the budget."""
-    times: list[list[float]] = [[] for _ in calls]
+def interleaved(
+    calls: Mapping[Contender, Call], reps: int, budget: float
+) -> dict[Contender, list[float] | str]:
+    """The seconds of each call in each round, or its failure.
+
+    There are at least three rounds, unless fewer are asked for, and no new one begins after the budget.
+    """
+    times: dict[Contender, list[float]] = {contender: [] for contender in calls}
+    failures = dict[Contender, str]()
     gc.collect()
     gc.disable()
     began = time.perf_counter()
     for done in range(reps):
-        if done >= min(3, reps) and time.perf_counter() - began > budget:
+        if done >= 3 and time.perf_counter() - began > budget:
             break
-        for call, seconds in zip(calls, times, strict=True):
+        for contender, call in calls.items():
+            if contender in failures:
+                continue
             start = time.perf_counter()
-            call()
-            seconds.append(time.perf_counter() - start)
+            try:
+                call()
+            except Exception as error:
+                failures[contender] = one_line(error)
+            times[contender].append(time.perf_counter() - start)
     gc.enable()
-    return times
+    return times | failures
 
 
 def figures(times: list[float], plain: list[float] | None) -> Job:
