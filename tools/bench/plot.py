@@ -43,7 +43,7 @@ def ratios(rows: Sequence[Row], file: Path) -> None:
     networks = list(dict.fromkeys(row["network"] for row in timed))
     labels = list(dict.fromkeys(map(_label, timed)))
     figure, axes = plt.subplots(figsize=(9, 0.6 * len(networks) + 1.5))
-    colours = plt.get_cmap("tab20").colors  # type: ignore[attr-defined]
+    colours = plt.get_cmap("tab20").colors
     for k, label in enumerate(labels):
         colour = colours[k % len(colours)]
         for right in (True, False):
