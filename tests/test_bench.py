@@ -41,8 +41,8 @@ def test_it_times_checks_and_describes_one_network(tmp_path: Path) -> None:
     assert max(errors) < 1e-5
     (compiled,) = tables["compile"]
     assert all(float(compiled[key]) > 0 for key in ("seconds", "peak_mib", "run_mib", "plain_run_mib"))
-    # 2 x 8 x 8 x 8 masks and the stem's: all ReLUs are 8 wide on 8x8 pictures, bool.
-    assert int(compiled["bottleneck_bytes"]) == 3 * 8 * 8 * 8
+    # Masks, bool, of 8 channels: two of 8x8 and one of 4x4; switches, int64, of 4x4 and 2x2 windows.
+    assert int(compiled["bottleneck_bytes"]) == 8 * (2 * 64 + 16) + 8 * 8 * (16 + 4)
     assert "revgraph, fused" in printed
     assert json.loads((tmp_path / "results" / "machine.json").read_text())["cores"]
 
