@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from revgraph import op
-from revgraph.graph import DOMAIN, Builder, Tensor, gs, producer, replace, static
+from revgraph.graph import DOMAIN, Builder, Shape, Tensor, gs, producer, replace, static
 from revgraph.window import Window
 
 Pass = Callable[[Builder, Builder], None]
@@ -73,6 +73,8 @@ def penalise(fwd: Builder, rev: Builder) -> None:
         gate = producer(rectify.inputs[0])
         mask = None if gate is None or gate.op != "Gate" else _tap(fwd, gate.inputs[1], "Mask")
         if gate is None or mask is None or not blockable(mask.inputs[0]):
+            continue
+        if gate.inputs[0].shape != gate.outputs[0].shape:  # what a maximum over whole axes spreads again
             continue
         fwd.scope = mask.name.removesuffix("/mask")
         penalty = _read(fwd, rev, op.penalty(fwd, mask.inputs[0]))
@@ -151,12 +153,18 @@ def fold_scales(fwd: Builder, rev: Builder) -> None:
         if scale is None or scale.op != "Scale" or not isinstance(scale.inputs[1], gs.Constant):
             continue
         factor = scale.inputs[1].values
-        if factor.size not in (1, len(weight.values)) or (factor.size > 1 and factor.shape[-1] != 1):
+        if not _per_channel(factor, conv.inputs[0].shape):
             continue
         rev.scope = conv.name
         scaled = weight.values * factor.reshape(-1, *[1] * (weight.values.ndim - 1))
         conv.inputs[1] = gs.Constant(rev.fresh(f"{weight.name}/scaled"), scaled.astype(weight.dtype))
         conv.inputs[0] = scale.inputs[0]
+
+
+def _per_channel(factor: np.ndarray, shape: Shape) -> bool:
+    """Whether a factor of a tensor (P, C, *spatial) is one number, or one for each channel."""
+    dims = [1] * (len(shape) - factor.ndim) + list(factor.shape)
+    return len(dims) == len(shape) and all(n == 1 for axis, n in enumerate(dims) if axis != 1)
 
 
 # ---------------------------------------------------------------- the two graphs

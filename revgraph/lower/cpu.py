@@ -25,7 +25,7 @@ def _conv_transposed(rev: Builder, node: gs.Node) -> Tensor:
     pads = _flipped_pads(window, y_hat, size)
     if pads is None or not isinstance(weight, gs.Constant):
         return PORTABLE.layers["ConvTransposed"](rev, node)
-    kernel = gs.Constant(f"{weight.name}/flipped", _flip(weight.values, group))
+    kernel = gs.Constant(rev.fresh(f"{weight.name}/flipped"), _flip(weight.values, group))
     return rev.emit(
         "Conv",
         y_hat,

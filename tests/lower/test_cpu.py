@@ -147,6 +147,43 @@ def test_scales_are_folded_into_kernels():
     assert_close(reverse(net, x, p, target="cpu"), reverse(net, x, p))
 
 
+@pytest.mark.parametrize("shape", [(1, 1, 6, 1), (6, 1), (1, 6, 1, 1), (6, 1, 1), (1, 1, 1, 6)], ids=str)
+def test_a_scale_is_folded_only_where_it_is_one_of_channels(shape):
+    """As many rows, or columns, as the convolution has channels."""
+    tensors = {"w": weights(6, 3, 3, 3), "k": np.linspace(0.5, 1.5, 6, dtype=np.float32).reshape(shape)}
+    net = model([node("Conv", "x w", "c"), node("Mul", "c k", "y")], ["N", 3, 8, 8], tensors)
+    assert ("Mul" in operators(revgraph.compile(net, variant="salinet", target="cpu"))) == (6 in shape[-2:])
+    x, p = picture(1, 3, 8, 8), picture(1, 6, 6, 6)
+    assert_close(reverse(net, x, p, target="cpu"), reverse(net, x, p))
+
+
+@pytest.mark.parametrize("size", [8, "S"])
+@pytest.mark.parametrize("op", ["GlobalMaxPool", "ReduceMax"])
+def test_a_mask_that_spreads_a_maximum_is_no_penalty(op, size):
+    """Rectify(Gate(q, r)) with q one number per plane: the sum that takes its place would be as small."""
+    axes = {"axes": [2, 3]} if op == "ReduceMax" else {}
+    nodes = [node("Conv", "x w", "c"), node("Relu", "c", "r"), node(op, "r", "y", **axes)]
+    net = model(nodes, ["N", 3, size, size], {"w": weights(6, 3, 3, 3)})
+    x, p = picture(2, 3, 8, 8), picture(2, 6, 1, 1)
+    for variant in "deconvnet", "desalinet":
+        assert_close(reverse(net, x, p, variant, target="cpu"), reverse(net, x, p, variant))
+
+
+def test_a_kernel_that_two_convolutions_share_is_flipped_for_each():
+    """In groups its channels lie otherwise; and a weight may be called as a flipped one would be."""
+    nodes = [
+        node("Conv", "x w", "a", pads=[1] * 4),
+        node("Concat", "x x", "xx", axis=1),
+        node("Conv", "xx w", "b", pads=[1] * 4, group=2),
+        node("Add", "a b", "s"),
+        node("Conv", "s w/flipped", "y", strides=[2, 2]),
+    ]
+    tensors = {"w": weights(8, 4, 3, 3), "w/flipped": weights(4, 8, 3, 3)}
+    net = model(nodes, ["N", 4, 9, 9], tensors)
+    x, p = picture(1, 4, 9, 9), picture(1, 4, 4, 4)
+    assert_close(reverse(net, x, p, target="cpu"), reverse(net, x, p))
+
+
 def test_tiny_and_huge_units_are_masked_like_others():
     """Down to 3.3e-20, below which a unit counts as zero."""
     net = model(
