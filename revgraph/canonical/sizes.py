@@ -57,8 +57,9 @@ def _typed(entry: Entry, dtype: np.dtype[Any]) -> Entry:
     if dtype.kind == "b":
         return bool(entry)
     if np.issubdtype(dtype, np.integer):
-        fits = math.isfinite(entry) and np.iinfo(dtype).min <= int(entry) <= np.iinfo(dtype).max
-        return int(entry) if fits else None
+        # Numbers beyond float's range are compared before they are rounded; NaN compares false.
+        bounds = np.iinfo(dtype)
+        return int(entry) if int(bounds.min) <= entry <= int(bounds.max) else None
     with np.errstate(over="ignore"):
         return float(np.array(entry, dtype))
 
@@ -234,6 +235,8 @@ def _rename_apart(branch: gs.Graph, graph: gs.Graph) -> None:
 def _write_shape(node: gs.Node, known: Mapping[str, Entries]) -> bool:
     """The shape of a node's output, where an input of it says so; whether it says more than was known."""
     index = {"Reshape": 1, "Resize": 3}.get(node.op)
+    if {"axes", "keep_aspect_ratio_policy"} & node.attrs.keys():  # of Resize, whose sizes are then not y's
+        return False
     target = _entries(node.inputs[index], known) if index and len(node.inputs) > index else None
     if not target or not node.outputs:
         return False

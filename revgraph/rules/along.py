@@ -3,13 +3,17 @@
 Sizes known at compile time give a constant matrix; others one that the reversed graph makes while it runs.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from revgraph import op
-from revgraph.graph import Builder, Tensor
+from revgraph.graph import Builder, Tensor, gs
+from revgraph.rules.rule import cannot_reverse
+
+MAX_ELEMENTS = 2**28
+"""Most elements of a matrix that is stored: 1 GiB of float32."""
 
 Dim = int | str | None
 
@@ -34,6 +38,24 @@ def _turned(rev: Builder, matrix: Tensor | np.ndarray) -> Tensor | np.ndarray:
     if isinstance(matrix, np.ndarray):
         return np.ascontiguousarray(matrix.T)
     return rev.emit("Transpose", matrix, dtype=matrix.dtype, shape=[None, None], perm=[1, 0])
+
+
+def one_hot(node: gs.Node, at: Sequence[int] | np.ndarray, n: int, dtype: np.dtype[Any]) -> np.ndarray:
+    """A (m, n) where output i reads element at[i], from -n to n - 1: 1 there, 0 elsewhere.
+
+    Raises:
+        RevgraphError: It is absurdly large.
+    """
+    check_size(node, len(at), n)
+    matrix = np.zeros((len(at), n), dtype)
+    matrix[np.arange(len(at)), np.asarray(at, np.int64)] = 1
+    return matrix
+
+
+def check_size(node: gs.Node, m: int, n: int) -> None:
+    """Refuse a layer whose matrix (m, n) is absurdly large."""
+    if m * n > MAX_ELEMENTS:
+        raise cannot_reverse(node, f"its matrix, {m} x {n}, is absurdly large", "check the model")
 
 
 def selection(rev: Builder, at: Tensor, n: Tensor, dtype: np.dtype[Any]) -> Tensor:

@@ -28,25 +28,26 @@ def _pad(rev: Builder, pad: gs.Node, y_hat: Tensor, r: Bottleneck) -> XHats:
         if (begin := pads[i]) or pads[i + len(x.shape)]:
             if i < 2 and not isinstance(x.shape[i], int):
                 raise free_axis(pad, i)
-            x_hat = _fold(rev, x_hat, i, x, (begin, pads[i + len(x.shape)]), mode, *r)
+            x_hat = _fold(rev, pad, x_hat, i, (begin, pads[i + len(x.shape)]), mode, *r)
     return (x_hat,)
 
 
 def _fold(
     rev: Builder,
+    node: gs.Node,
     y_hat: Tensor,
     i: int,
-    x: Tensor,
     pads: tuple[int, int],
     mode: Any,
     size: Tensor | None = None,
 ) -> Tensor:
     """Along axis i each element of y_hat goes to the one that padding copied it from."""
-    n = x.shape[i]
+    n = node.inputs[0].shape[i]
     if isinstance(n, int):
+        along.check_size(node, n + sum(pads), n)
         kept = slice(max(-pads[0], 0), n + min(pads[1], 0))
         padded = np.pad(np.arange(n)[kept], [max(pad, 0) for pad in pads], mode)
-        return along.transposed(rev, y_hat, i, np.eye(n, dtype=y_hat.dtype)[padded], n)
+        return along.transposed(rev, y_hat, i, along.one_hot(node, padded, n, y_hat.dtype), n)
     length = along.size(rev, size, i)
     at = rev.emit("Pad", along.count(rev, length), np.array(pads), dtype=np.int64, shape=[None], mode=mode)
     return along.transposed(rev, y_hat, i, along.selection(rev, at, length, y_hat.dtype), n)
@@ -89,9 +90,9 @@ def _slice_back(rev: Builder, node: gs.Node, y_hat: Tensor, r: Bottleneck) -> XH
         if not isinstance(n, int):
             x_hat = _slice_back_free(rev, node, x_hat, i, part, r)
         elif (taken := range(n)[part]).step == 1:
-            pads[i], pads[i + rank] = taken.start, n - taken.stop
+            pads[i], pads[i + rank] = taken.start, n - taken.start - len(taken)
         else:
-            x_hat = along.transposed(rev, x_hat, i, np.eye(n, dtype=y_hat.dtype)[list(taken)], n)
+            x_hat = along.transposed(rev, x_hat, i, along.one_hot(node, taken, n, y_hat.dtype), n)
     return (_crop_or_pad(rev, node, x_hat, x, pads) if any(pads) else x_hat,)
 
 
@@ -154,7 +155,7 @@ def _gather(rev: Builder, gather: gs.Node, y_hat: Tensor, r: Bottleneck) -> XHat
         y_hat = rev.emit("Unsqueeze", y_hat, np.array([i]), dtype=y_hat.dtype, shape=shape)
     at = np.atleast_1d(at).astype(np.int64)
     if isinstance(n, int):
-        return (along.transposed(rev, y_hat, i, np.eye(n, dtype=y_hat.dtype)[at], n),)
+        return (along.transposed(rev, y_hat, i, along.one_hot(gather, at, n, y_hat.dtype), n),)
     (size,) = r
     length = along.size(rev, size, i)
     inside = rev.emit("Where", at < 0, _add(rev, length, at), at, dtype=np.int64, shape=[len(at)])

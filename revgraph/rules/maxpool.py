@@ -81,7 +81,7 @@ def _to_middle(rev: Builder, node: gs.Node, y_hat: Tensor, r: Bottleneck) -> XHa
         n = x.shape[i]
         matrix: Tensor | np.ndarray
         if isinstance(n, int):
-            matrix = np.eye(n, dtype=y_hat.dtype)[[(n - 1) // 2]]
+            matrix = along.one_hot(node, [(n - 1) // 2], n, y_hat.dtype)
         elif i < 2:
             raise free_axis(node, i)
         else:

@@ -1,12 +1,13 @@
 """Reversing Resize: linear in x, so the transposed interpolation. Eq. (6)."""
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
 from revgraph import op
-from revgraph.graph import Builder, Tensor, gs
+from revgraph.graph import Builder, Tensor, gs, static
 from revgraph.rules import along
 from revgraph.rules.along import Number
 from revgraph.rules.rule import Bottleneck, Rule, XHats, cannot_reverse, constant
@@ -25,12 +26,15 @@ def _resize(rev: Builder, resize: gs.Node, y_hat: Tensor, r: Bottleneck) -> XHat
     if (factors := _repeats(resize)) is not None:
         return (_sum_blocks(rev, y_hat, x, factors),)
     x_hat = y_hat
+    # onnxruntime copies what keeps its size along all axes, whatever the scales are.
+    same = static(x.shape[2:]) and x.shape[2:] == resize.outputs[0].shape[2:]
     for i in range(2, len(x.shape)):
         n, m = x.shape[i], resize.outputs[0].shape[i]
-        if n == m and isinstance(n, int):
+        if n == m and isinstance(n, int) and (same or _scale(resize, i) in (None, 1)):
             continue
         matrix: Tensor | np.ndarray
         if isinstance(n, int) and isinstance(m, int):
+            along.check_size(resize, m, n)
             matrix = _matrix(resize, i, n, m).astype(y_hat.dtype)
         else:
             matrix = _free_matrix(rev, resize, i, x_hat, size)
@@ -47,6 +51,9 @@ def _check(resize: gs.Node) -> None:
         raise cannot_reverse(resize, f"its mode is {attributes.get('mode')}, or antialiased", remedy)
     if attributes.get("coordinate_transformation_mode", "half_pixel") not in COORDINATES:
         raise cannot_reverse(resize, f"it uses {attributes['coordinate_transformation_mode']}", remedy)
+    if attributes.get("keep_aspect_ratio_policy", "stretch") != "stretch" and _scales(resize) is None:
+        remedy = "give the size that it comes to, or choose --at before this node"
+        raise cannot_reverse(resize, "it is told to keep the aspect ratio", remedy)
 
 
 def _scales(resize: gs.Node) -> list[float] | None:
@@ -57,20 +64,30 @@ def _scales(resize: gs.Node) -> list[float] | None:
         or not resize.inputs[2].values.size
     ):
         return None
-    scales: list[float] = constant(resize, 2, "scales").tolist()
-    return scales[-(len(resize.inputs[0].shape) - 2) :]
+    rank, scales = len(resize.inputs[0].shape), constant(resize, 2, "scales").tolist()
+    axes = (axis % rank for axis in resize.attrs.get("axes", range(rank)))
+    given = dict(zip(axes, scales, strict=False))
+    return [given.get(i, 1.0) for i in range(2, rank)]
+
+
+def _scale(resize: gs.Node, axis: int) -> float | None:
+    """The given scale of one axis."""
+    scales = _scales(resize)
+    return None if scales is None else scales[axis - 2]
 
 
 def _repeats(resize: gs.Node) -> list[int] | None:
     """Whole factors per axis, where resizing repeats each element so many times."""
-    scales = _scales(resize)
+    scales, channels = _scales(resize), resize.inputs[0].shape[1]
     if (
         resize.attrs.get("mode", "nearest") != "nearest"
+        or not isinstance(channels, int)
         or scales is None
-        or not all(s == int(s) >= 1 for s in scales)
+        or not all(s >= 1 and float(s).is_integer() for s in scales)
     ):
         return None
     factors = [int(s) for s in scales]
+    along.check_size(resize, channels, math.prod(factors))
     repeated = [np.kron(np.eye(5), np.ones((k, 1))) for k in factors]
     axes = range(2, 2 + len(factors))
     same = (
@@ -108,9 +125,9 @@ NEAREST: Mapping[str, Callable[[Any], Any]] = {
 
 def _positions(resize: gs.Node, axis: int, i: Any, n: Any, m: Any) -> Any:
     """Where in x the outputs i lie, from 0 to n - 1; whole for nearest."""
-    scales = _scales(resize)
+    given = _scale(resize, axis)
     # onnxruntime computes positions in float32, and so decides whether one lies halfway.
-    scale = m / n if scales is None else scales[axis - 2]
+    scale = m / n if given is None else given
     mode = resize.attrs.get("coordinate_transformation_mode", "half_pixel")
     at = COORDINATES[mode](i, n, m, scale)
     if resize.attrs.get("mode", "nearest") == "nearest":

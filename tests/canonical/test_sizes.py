@@ -195,6 +195,22 @@ def test_tables_of_sizes_are_left(chain):
     assert refusal(source)[1].startswith("it turns ['N', 4, 6, 5] into ")
 
 
+def test_a_product_beyond_float_is_left():
+    """Forty sizes of 2^62: int64 drops all but the last 64 bits, which are zero."""
+    parts = " ".join(["size"] * 40)
+    nodes = [
+        node("Shape", "x", "shape"),
+        node("Gather", "shape one", "size"),
+        node("Concat", parts, "sizes", axis=0),
+        node("ReduceProd", "sizes", "n"),
+        node("Cast", "n", "f", to=1),
+        node("Mul", "x f", "y"),
+    ]
+    source = model(nodes, ["N", 2**62, 2], {"one": np.array([1])})
+    (mul,) = canonical.canonicalise(source).nodes
+    assert mul.inputs[1].values == 0
+
+
 def test_a_number_too_large_for_its_type_is_left():
     nodes = floats(
         node("Mul", "f huge", "h"), node("Cast", "h", "i", to=7), node("Min", "i six", "m"), take("m", 2, "e")

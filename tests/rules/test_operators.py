@@ -193,6 +193,10 @@ CASES = {
         mode="linear",
         coordinate_transformation_mode="align_corners",
     ),
+    "Slice of nothing, joined on": (
+        [node("Slice", "c from to two", "e"), node("Concat", "e c", "a", axis=2)],
+        {"from": ints(5), "to": ints(2), "two": ints(2)},
+    ),
     "DepthToSpace, DCR": one("DepthToSpace", blocksize=2),
     "DepthToSpace, CRD": one("DepthToSpace", blocksize=2, mode="CRD"),
     "SpaceToDepth": one("SpaceToDepth", blocksize=2),
