@@ -38,6 +38,10 @@ def _conv_transpose(rev: Builder, node: gs.Node, y_hat: Tensor, r: Bottleneck) -
     if node.attrs.get("auto_pad", "NOTSET") not in ("NOTSET", "VALID") or "output_shape" in node.attrs:
         raise cannot_reverse(node, "its pads follow from its output's size", "export it with explicit pads")
     slide = window(node, weight.shape[2:])
+    extra = node.attrs.get("output_padding", ())
+    if any(n >= s for n, s in zip(extra, slide.strides, strict=False)):
+        why = "its output padding is no less than its strides"
+        raise cannot_reverse(node, why, "choose --at before this node")
     shape = [y_hat.shape[0], *node.inputs[0].shape[1:]]
     attributes = {**slide.attributes, "group": node.attrs.get("group", 1)}
     return (rev.emit("Conv", y_hat, node.inputs[1], dtype=y_hat.dtype, shape=shape, **attributes),)

@@ -11,7 +11,7 @@ import numpy as np
 from revgraph import op
 from revgraph.graph import Builder, Tensor, gs
 from revgraph.rules.average import keep_axes, reduced_axes
-from revgraph.rules.rule import Bottleneck, Rule, XHats, cannot_reverse, constant, unchanged
+from revgraph.rules.rule import Bottleneck, Rule, XHats, cannot_reverse, constant, free_axis, unchanged
 
 
 def _value(fwd: Builder, lrn: gs.Node) -> Bottleneck:
@@ -27,6 +27,8 @@ def _lrn_bp(rev: Builder, lrn: gs.Node, y_hat: Tensor, r: Bottleneck) -> XHats:
               - 2 (alpha / n) beta x_d * sum over the c that see d of y_hat_c x_c S_c^(-beta - 1).
     """
     (x,) = r
+    if not isinstance(x.shape[1], int):
+        raise free_axis(lrn, 1)
     n = lrn.attrs["size"]
     alpha, beta = lrn.attrs.get("alpha", 1e-4), lrn.attrs.get("beta", 0.75)
     before, after = (n - 1) // 2, n // 2
@@ -84,6 +86,8 @@ def _layer_norm(rev: Builder, norm: gs.Node, y_hat: Tensor, r: Bottleneck) -> XH
 def _group_norm(rev: Builder, norm: gs.Node, y_hat: Tensor, r: Bottleneck) -> XHats:
     """`_standardised` over the positions and channels of one image's group."""
     (x,) = r
+    if not isinstance(x.shape[1], int):
+        raise free_axis(norm, 1)
     rank, groups, gamma = len(x.shape), norm.attrs["num_groups"], constant(norm, 1, "scale")
     # Before opset 21 there is one scale per group.
     gamma = np.repeat(gamma, x.shape[1] // len(gamma)).reshape(-1, *[1] * (rank - 2))

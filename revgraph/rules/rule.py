@@ -66,13 +66,15 @@ def free_axis(node: gs.Node, axis: int) -> RevgraphError:
 
 
 def window(node: gs.Node, kernel: Sequence[int] | None = None) -> Window:
-    """The node's window.
+    """The node's window; a pool, which has no `kernel` of weights, slides over each channel by itself.
 
     Raises:
-        RevgraphError: It is absurdly large.
+        RevgraphError: It is absurdly large, or a pool's channels are known at run time only.
     """
     found = Window.of(node.attrs, kernel)
     channels = node.inputs[0].shape[1]
+    if kernel is None and not isinstance(channels, int):
+        raise free_axis(node, 1)
     if math.prod(found.kernel) * (channels if isinstance(channels, int) else 1) > MAX_KERNEL:
         raise cannot_reverse(node, f"its kernel {list(found.kernel)} is absurdly large", "check the model")
     return found

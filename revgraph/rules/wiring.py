@@ -181,6 +181,8 @@ def _depth_to_space(rev: Builder, node: gs.Node, y_hat: Tensor, r: Bottleneck) -
     x_hat = rev.emit("SpaceToDepth", y_hat, dtype=y_hat.dtype, shape=shape, blocksize=block)
     if node.attrs.get("mode", "DCR") == "DCR":
         return (x_hat,)
+    if not isinstance(x.shape[1], int):
+        raise free_axis(node, 1)
     # SpaceToDepth puts the block before the channel; CRD has it after.
     order = np.arange(x.shape[1]).reshape(block * block, -1).T.ravel()
     return (rev.emit("Gather", x_hat, order, dtype=y_hat.dtype, shape=shape, axis=1),)

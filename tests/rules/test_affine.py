@@ -187,6 +187,13 @@ def test_what_is_not_a_weight_applied_to_each_image_is_refused(layer, why, remed
     assert refusal(net) == (f"cannot reverse node 'y' ({layer.op_type})", why, remedy)
 
 
+def test_output_padding_beyond_the_stride_is_refused():
+    """Dilations allow it; the convolution back would give pixels that x does not have."""
+    transposed = node("ConvTranspose", "x w", "y", dilations=[3, 3], output_padding=[2, 0])
+    net = model([transposed], ["N", 3, 5, 6], {"w": weights(3, 4, 3, 3)})
+    assert refusal(net)[1] == "its output padding is no less than its strides"
+
+
 def test_batch_normalisation_in_training_mode_is_refused():
     norm = onnx.helper.make_node(
         "BatchNormalization", ["x", *"wwww"], ["y", "mean", "var"], name="y", training_mode=1

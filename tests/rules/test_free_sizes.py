@@ -212,6 +212,10 @@ FLIP = {"s": np.array([-1]), "e": np.array([-(2**62)]), "2": np.array([2]), "-1"
         (node("Pad", "x around", "y", mode="reflect"), ["N", "T", 5], 1),
         (node("Slice", "x 3 all 1", "y"), ["N", "T", 5], 1),
         (node("Slice", "x s e 2 -1", "y"), ["N", 2, "H", "W"], 2),
+        (node("AveragePool", "x", "y", kernel_shape=[2, 2]), ["N", "C", 4, 5], 1),
+        (node("MaxPool", "x", "y", kernel_shape=[2, 2]), ["N", "C", 4, 5], 1),
+        (node("GlobalMaxPool", "x", "y"), ["N", "C", 4, 5], 1),
+        (node("DepthToSpace", "x", "y", blocksize=2, mode="CRD"), ["N", "C", 4, 5], 1),
     ],
     ids=lambda value: value.op_type if hasattr(value, "op_type") else "",
 )
@@ -220,6 +224,11 @@ def test_sizes_that_no_tap_has(layer, shape, axis):
     net = model([layer], shape, tensors, opset=18)
     with pytest.raises(revgraph.RevgraphError, match=f"the size along axis {axis} is known at run time only"):
         revgraph.compile(net, variant="salinet-centre")
+
+
+def test_a_window_of_channels_needs_their_number():
+    net = model([node("LRN", "x", "y", size=3)], ["N", "C", 4, 5])
+    assert refusal(net, lrn="bp")[1] == "the size along axis 1 is known at run time only"
 
 
 def test_what_is_cut_out_of_the_channels_needs_their_number():
