@@ -77,9 +77,15 @@ def _fit(nodes: list[gs.Node], x: gs.Variable) -> tuple[int, dict[str, Any]] | N
     if len(ys) < count:
         return None
     probe, y = np.concatenate(probes), np.concatenate(ys)
-    for beta in _powers(nodes):
+    if y.min() <= 0:  # LRN keeps signs
+        return None
+    for beta in filter(None, _powers(nodes)):
+        with np.errstate(over="ignore"):
+            s = (probe / y) ** (1 / beta)
+        if not np.isfinite(s).all():
+            continue
         for axis in (1, probe.ndim - 1) if probe.ndim > 3 else (1,):
-            fitted = _fit_sum((probe / y) ** (1 / beta), probe**2, axis)
+            fitted = _fit_sum(s, probe**2, axis)
             # A sum over all channels with a constant is L2 normalisation, unless a window was meant.
             if fitted and (fitted["size"] < 2 * probe.shape[axis] - 1 or any(map(_slides, nodes))):
                 return axis, fitted | {"beta": beta}

@@ -227,6 +227,25 @@ OTHERS = {
 }
 
 
+ODD = {
+    "a power of zero": [node("Pow", "x none", "d"), node("Div", "x d", "y")],
+    "a negative divisor": [
+        SQUARE,
+        node("Sqrt", "q", "e"),
+        node("Sub", "small e", "d"),
+        node("Div", "x d", "y"),
+    ],
+    "an endless divisor": [node("Pow", "x large", "d"), node("Div", "x d", "y")],
+}
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_what_fits_no_curve_is_none(odd):
+    numbers = {"none": 0, "small": -1, "large": 400, "two": 2}
+    tensors = {name: np.array(value, np.float32) for name, value in numbers.items()}
+    assert "LRN" not in operators(model(ODD[odd], ["N", C, 4, 5], tensors))
+
+
 @pytest.mark.parametrize("other", OTHERS)
 def test_what_is_none_is_back_propagated(other):
     source = net(OTHERS[other])
