@@ -71,13 +71,14 @@ def verify(
     Raises:
         RevgraphError: The network does not run on a random input, or `model` cannot be read.
     """
+    source = None if model is None else compiler.read_source(model)
     proof = _Proof(pair, threads, seed)
     yield proof.layers()
     yield proof.whole()
     yield proof.derivative()
     yield proof.linear()
     yield proof.signs()
-    yield proof.outputs(model)
+    yield proof.outputs(source)
     yield proof.batch()
     yield proof.projections()
 
@@ -296,12 +297,12 @@ class _Proof:
 
     # ----- (e), (f) -----
 
-    def outputs(self, model: str | Path | onnx.ModelProto | None) -> Check:
-        """The forward graph's outputs against the model's."""
+    def outputs(self, source: tuple[LightModel, str, str] | None) -> Check:
+        """The forward graph's outputs against the model's, which `compiler.read_source` gave."""
         what = "outputs of the model"
-        if model is None:
+        if source is None:
             return Check(what, None, None, "no model was given")
-        light, _, sha256 = compiler.read_source(model)
+        light, _, sha256 = source
         if sha256 != self.pair.metadata["source_sha256"]:
             return Check(what, False, None, "it was compiled from another model")
         names = [value.name for value in light.model.graph.output]

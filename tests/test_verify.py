@@ -220,6 +220,15 @@ def test_a_failure_is_exit_status_1(compiled, capsys, monkeypatch):
     assert err == ""
 
 
+def test_a_model_that_cannot_be_read_is_refused_before_any_check(compiled, capsys):
+    path, folder = compiled
+    path.write_bytes(b"")
+    assert main(["verify", str(folder), "--model", str(path)]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err == f"revgraph: error: cannot read '{path}': it is empty (give the path of an .onnx file)\n"
+
+
 def test_a_tampered_file_is_refused_before_any_check(compiled, capsys):
     path, folder = compiled
     reversed_file = folder / "net.salinet.reversed.onnx"
