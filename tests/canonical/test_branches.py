@@ -4,7 +4,7 @@ import numpy as np
 import onnx
 import pytest
 from layers import assert_close, refusal, reverse
-from networks import node, picture
+from networks import node, picture, run
 from onnx import TensorProto, helper, numpy_helper
 
 import revgraph
@@ -156,6 +156,20 @@ def test_beside_the_path_such_a_condition_is_in_nobodys_way():
     assert_agrees(source)
     trace = revgraph.Session(revgraph.compile(source, variant="salinet"), threads=1).forward(X)
     assert_close(trace.outputs["z"], np.maximum(X, 0) if X.sum() > 0 else -X)
+
+
+@pytest.mark.parametrize("outside", [True, False])
+def test_such_branches_may_read_large_weights_of_the_graph(outside):
+    def convolved(source, output):
+        return node("Conv", f"{source} w", output, pads=[200, 199])
+
+    branches = branch(convolved("y", "t")), branch(node("Neg", "y", "n"), convolved("n", "e"))
+    layer = convolved("x", "y") if outside else node("Relu", "x", "y")
+    w = picture(3, 3, 400)
+    source = net(*UNKNOWN, layer, choose("c", "z", *branches), outputs=["y", "z"], zero=np.float32(0), w=w)
+    assert_agrees(source)
+    trace = revgraph.Session(revgraph.compile(source, variant="salinet"), threads=1).forward(X)
+    assert_close(trace.outputs["z"], run(source, x=X)["z"])
 
 
 def test_layers_that_decide_alone_are_not_reversed():
