@@ -308,7 +308,7 @@ def _verify(args: Args) -> int:
         checks.append(check)
         if not args.json:
             figure = "" if check.figure is None else f"{check.figure:.1e}"
-            print(f"{check.verdict}  {check.what:<32}  {figure:>7}  {check.detail}".rstrip(), flush=True)
+            print(f"{check.verdict}  {check.what:<33}  {figure:>7}  {check.detail}".rstrip(), flush=True)
     passed = all(check.passed is not False for check in checks)
     if args.json:
         print(json.dumps({"passed": passed, "checks": [dataclasses.asdict(c) for c in checks]}, indent=2))

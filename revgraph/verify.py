@@ -320,11 +320,23 @@ class _Proof:
             return Check(what, None, None, f"the batch is fixed at {self.session.x_shape[0]}")
         other = {name: x[..., ::-1] if x.ndim > 2 else x for name, x in self.feeds.items()}
         both = {name: np.concatenate([x, other[name]]) for name, x in self.feeds.items()}
+        try:
+            trace = self._forward(both)
+        except RevgraphError as refused:
+            return Check(what, *self._refused(both, refused))
         p, images = self._p(2), (self.feeds, other)
         one_by_one = [self.session.reverse(self._forward(f), p[i : i + 1]) for i, f in enumerate(images)]
-        x_hat = self.session.reverse(self._forward(both), p)
+        x_hat = self.session.reverse(trace, p)
         error = _relative(x_hat, np.concatenate(one_by_one), np.linalg.norm)
         return Check(what, bool(error <= WHOLE), error, _alive(x_hat))
+
+    def _refused(self, feeds: Arrays, error: RevgraphError) -> tuple[bool | None, None, str]:
+        """Whether it is the network itself that does not run, or what the compilation added to it."""
+        try:
+            self._run(self.pair.light_forward, list(self.trace.outputs), feeds)
+        except RevgraphError:
+            return None, None, "the network itself runs for one image only"
+        return False, None, error.why
 
     def projections(self) -> Check:
         """P rows on one image against P runs."""

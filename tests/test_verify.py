@@ -64,6 +64,16 @@ def test_checks_that_do_not_apply_say_why():
     }
 
 
+def test_a_batch_that_is_free_by_its_name_alone():
+    """Beside the path an output is reshaped to the elements of one image."""
+    nodes = [node("Relu", "x", "y"), node("Reshape", "y flat", "z")]
+    net = model(nodes, ["N", 3, 4, 4], {"flat": np.array([48])}, outputs=["y", "z"])
+    found = {check.what: check for check in verify(revgraph.compile(net, variant="salinet", at="y"), net)}
+    assert found["two images as one batch"].passed is None
+    assert found["two images as one batch"].detail == "the network itself runs for one image only"
+    assert found["projections of one image at once"].passed
+
+
 def test_pictures_of_bytes_and_of_any_size():
     """An integer input, a Cast behind it, free sizes, and a second input that is held constant."""
     nodes = [
