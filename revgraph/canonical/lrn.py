@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from revgraph.canonical.group import Found, constants, evaluate, sources
+from revgraph.errors import RevgraphError
 from revgraph.graph import Shape, activations, gs, producer
 
 # fmt: off
@@ -21,6 +22,8 @@ OPERATORS = frozenset({
 })
 # fmt: on
 MAX_NODES = 64
+MAX_ELEMENTS = 2**26
+"""Of a map that a group is tried on: 512 MiB in float64."""
 FREE = 4
 """A free size is taken to be this."""
 MANY = 2**16
@@ -94,7 +97,11 @@ def _fit(nodes: list[gs.Node], x: gs.Variable) -> tuple[int, dict[str, Any]] | N
 
 def _probed(shape: Shape) -> list[int]:
     """A shape with one image and small free sizes."""
-    return [n if isinstance(n, int) else FREE if i else 1 for i, n in enumerate(shape)]
+    probed = [n if isinstance(n, int) else FREE if i else 1 for i, n in enumerate(shape)]
+    if math.prod(probed) > MAX_ELEMENTS:
+        what, why = "cannot tell whether a group of nodes is an LRN", f"its maps are {probed}, absurdly large"
+        raise RevgraphError(what, why, "give the model a smaller, or a free, input size")
+    return probed
 
 
 def _powers(nodes: list[gs.Node]) -> Iterator[float]:

@@ -249,7 +249,7 @@ def _write_shape(node: gs.Node, known: Mapping[str, Entries]) -> bool:
             return True
     old = y.shape if y.shape is not None and len(y.shape) == len(target) else [None] * len(target)
     shape = [
-        n if isinstance(n, str) or (isinstance(n, int) and n > 0) else m
+        n if (isinstance(n, str) and not isinstance(m, int)) or (isinstance(n, int) and n > 0) else m
         for n, m in zip(target, old, strict=True)
     ]
     if shape == list(old) and y.shape is not None:
@@ -268,11 +268,12 @@ def _constant_target(target: Entries, x: Sequence[int | str | None] | None) -> l
 
 
 def _fix_batch(graph: gs.Graph) -> bool:
-    """A model that reshapes its free batch to 1 runs for one image only, and is declared so."""
+    """A model that reshapes its free batch to 1, and reads that, runs for one image only: it says so."""
     fixed = {
         node.inputs[0].shape[0]
         for node in graph.nodes
-        if node.op == "Reshape" and node.inputs[0].shape and (_entries(node.inputs[1], {}) or [0])[0] == 1
+        if node.op == "Reshape" and node.inputs[0].shape and any(y.outputs for y in node.outputs)
+        if (_entries(node.inputs[1], {}) or [0])[0] == 1
     }
     pictures = [x for x in graph.inputs if x.shape and isinstance(x.shape[0], str) and x.shape[0] in fixed]
     for x in pictures:

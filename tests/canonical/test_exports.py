@@ -197,3 +197,12 @@ def test_an_export_as_it_comes_from_tracing():
     p = picture(2, 3, seed=1)
     for variant in revgraph.VARIANTS:
         assert_close(reverse(source, X, p, variant), reverse(native, X, p, variant))
+
+
+def test_a_row_that_nothing_reads_leaves_the_batch_free():
+    nodes = [node("Relu", "x", "y"), node("Reshape", "y target", "row")]
+    source = net(nodes[:1], target=np.array([1, -1]))
+    source.graph.node.append(nodes[1])
+    source.graph.output.append(helper.make_tensor_value_info("row", TensorProto.FLOAT, [1, None]))
+    pair = revgraph.compile(source, variant="salinet", at="y")
+    assert pair.forward.graph.input[0].type.tensor_type.shape.dim[0].dim_param == "N"
