@@ -18,7 +18,8 @@ BELOW = np.float32(-1e19)
 def _conv_transposed(rev: Builder, node: gs.Node) -> Tensor:
     """With stride 1 a convolution with the kernel flipped and its channels swapped, else ConvTranspose.
 
-    ConvTranspose is a matrix product and Col2Im, never in blocks: this takes .56 to .79 of its time.
+    ConvTranspose is a matrix product and Col2Im, never in blocks: this takes .56 to .79 of its time. Without
+    it five networks take 1.19 of the time (geometric mean).
     """
     y_hat, weight, size = node.inputs
     window, group = Window.of(node.attrs), node.attrs["group"]

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from functools import cache
 from types import ModuleType
 from typing import Any
-from unittest import mock
 
 import numpy as np
 import onnxruntime
@@ -125,18 +124,16 @@ def projection(job: Job, rows: int) -> Array:
 # ----- onnxruntime and revgraph -----
 
 
-class Still(onnxruntime.SessionOptions):
-    """Options of a session whose idle threads do not spin, and so take no time from the next contender."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        self.log_severity_level = 3
+def still(options: onnxruntime.SessionOptions) -> None:
+    """Let idle threads not spin, so that they take no time from the next contender."""
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 3
 
 
-def options(threads: int, rows: int | None) -> Still:
+def options(threads: int, rows: int | None) -> onnxruntime.SessionOptions:
     """Options for so many threads and, unless it stays free, so many rows of p."""
-    chosen = Still()
+    chosen = onnxruntime.SessionOptions()
+    still(chosen)
     chosen.intra_op_num_threads = threads
     if rows is not None:
         chosen.add_free_dimension_override_by_name("P", rows)
@@ -176,8 +173,7 @@ def release() -> None:
 def _session(folder: str, threads: int) -> Any:
     import revgraph
 
-    with mock.patch.object(onnxruntime, "SessionOptions", Still):
-        return revgraph.Session(revgraph.load(folder), threads=threads)
+    return revgraph.Session(revgraph.load(folder), threads=threads, configure=still)
 
 
 def taps(job: Job, target: str) -> Call:
