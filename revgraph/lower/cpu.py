@@ -58,7 +58,10 @@ def _flip(weight: np.ndarray, group: int) -> np.ndarray:
 
 
 def _mask(fwd: Builder, tap: gs.Node) -> Tensor:
-    """clip(STEEP y, 0, 1), 1 or 0 in float32, where y is in blocks: .7 of SqueezeNet's SaliNet."""
+    """clip(STEEP y, 0, 1), 1 or 0 in float32, where y is in blocks.
+
+    SaliNet takes .96 of the time (SqueezeNet, ResNet-50 and Inception v1, geometric mean).
+    """
     (y,) = tap.inputs
     maker = producer(y)
     if not simplify.blockable(y) or maker is None or maker.op != "Relu":
