@@ -247,6 +247,7 @@ def _total(parts: Sequence[int | None]) -> str:
 
 
 def _compare(args: Args) -> None:
+    _check_compare(args)
     a, b = _session(args, 0), _session(args, 1)
     chosen, rng = neuron.parse(args.neuron), np.random.default_rng(args.seed)
     explainer = explain.Explainer(a, _recipe(args, a.pair)) if args.picture else None
@@ -269,6 +270,16 @@ def _compare(args: Args) -> None:
                 row = {"path": str(paths[i])} | row
             rows.append(row)
     _table(args, rows, list(rows[0]))
+
+
+def _check_compare(args: Args) -> None:
+    for option, given in ("--variant", args.variant), ("--at", args.at):
+        if len(given or ()) > 2:
+            why = f"{option} was given {len(given)} times"
+            raise RevgraphError("cannot tell which of two networks is meant", why, "give it once or twice")
+    if args.output and not args.picture:
+        why, remedy = "no picture was named", "name one, or leave -o out"
+        raise RevgraphError(f"cannot draw '{args.output}'", why, remedy)
 
 
 def _session(args: Args, i: int) -> Session:

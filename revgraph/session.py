@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -104,19 +105,15 @@ class Session:
     def vanishes_after(self, trace: Trace, p: np.ndarray) -> str | None:
         """The last layer whose x_hat is not all zero, on the way to an x_hat that is; else None.
 
-        It runs the reversed graph once more, keeping everything.
+        It runs the reversed graph once more, in a form that keeps everything and stays open from then on.
         """
         if self.reverse(trace, p).any():
             return None
-        signals = {
-            x_hat: tensor for tensor, x_hat in self.pair.signals.items() if x_hat not in ("p", "x_hat")
-        }
-        light = exposed(self.pair.light_reversed, signals)
-        values = run(self._open(light), list(signals), self._reversed_feeds(trace, p))
-        alive = [name for name, value in zip(signals, values, strict=True) if value.numpy().any()]
-        if not alive:
+        alive = {name for name, x_hat in self._signals(trace, p).items() if x_hat.any()}
+        reached = [tensor for tensor, x_hat in self.pair.signals.items() if x_hat in alive]
+        if not reached:
             return self.pair.at
-        tensor = signals[alive[-1]]
+        tensor = reached[-1]
         readers = [node for node in self.pair.light_forward.model.graph.node if tensor in node.input]
         return next((node.name for node in readers if node.output[0] in self.pair.signals), tensor)
 
@@ -133,19 +130,37 @@ class Session:
         Returns:
             Forward tensors by name, and by the same names their x_hat, each in the order of computation.
         """
-        trace, signals = self.forward(x, **others), self.pair.signals
-        names = [name for name in reversed(signals) if name != self.pair.input]
-        known = trace.outputs.keys()
-        light = exposed(self.pair.light_forward, [name for name in names if name not in known])
-        values = run(self._open(light), names, {self.pair.input: x, **others})
-        inner = dict.fromkeys(x_hat for x_hat in signals.values() if x_hat not in ("p", "x_hat"))
-        light = exposed(self.pair.light_reversed, inner)
-        x_hats = run(self._open(light), [*inner, "x_hat"], self._reversed_feeds(trace, p))
-        back = {"p": p} | {name: v.numpy() for name, v in zip([*inner, "x_hat"], x_hats, strict=True)}
-        return (
-            [(name, value.numpy()) for name, value in zip(names, values, strict=True)],
-            [(name, back[x_hat]) for name, x_hat in signals.items()],
-        )
+        feeds = {self.pair.input: x, **others}
+        self._check_feeds(feeds)
+        graph, names = self._exposed_forward
+        values = dict(zip(names, run(graph, names, feeds), strict=True))
+        taps = {name: values.pop(name) for name in self.pair.taps}
+        forward = {name: value.numpy() for name, value in values.items()}
+        y = forward[self.pair.at]
+        back = {"p": p} | self._signals(Trace(y, {self.pair.at: y}, taps), p)
+        return list(forward.items()), [(name, back[x_hat]) for name, x_hat in self.pair.signals.items()]
+
+    def _signals(self, trace: Trace, p: np.ndarray) -> dict[str, np.ndarray]:
+        """Every x_hat on the way back, by the reversed tensor's name."""
+        graph, names = self._exposed_reversed
+        values = run(graph, names, self._reversed_feeds(trace, p))
+        return {name: value.numpy() for name, value in zip(names, values, strict=True)}
+
+    @cached_property
+    def _exposed_forward(self) -> tuple[Any, list[str]]:
+        """The forward graph with every layer as an output, and their names: from x to y, then the taps."""
+        light = self.pair.light_forward
+        names = [name for name in reversed(self.pair.signals) if name != self.pair.input]
+        outputs = {value.name for value in light.model.graph.output}
+        graph = self._open(exposed(light, [name for name in names if name not in outputs]))
+        return graph, [*names, *self.pair.taps]
+
+    @cached_property
+    def _exposed_reversed(self) -> tuple[Any, list[str]]:
+        """The reversed graph with every x_hat as an output, and their names, from y to x."""
+        names = list(dict.fromkeys(x_hat for x_hat in self.pair.signals.values() if x_hat != "p"))
+        inner = [name for name in names if name != "x_hat"]
+        return self._open(exposed(self.pair.light_reversed, inner)), names
 
     def _open(self, light: LightModel) -> Any:
         return open_light(light, self._weights, self._threads, self._configure)

@@ -169,3 +169,19 @@ def test_channels_last_are_explained_like_channels_first(files, capsys):
         height = a.height - 40  # the captions name other layers
         pixels = [np.asarray(image, int)[:height] for image in (a, b)]
     assert (np.abs(pixels[0] - pixels[1]) > 2).mean() < 0.01
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--variant salinet --variant identity --variant desalinet", "--variant was given 3 times"),
+        ("--at y --at y --at y", "--at was given 3 times"),
+        ("-o sheets", "cannot draw 'sheets': no picture was named"),
+    ],
+)
+def test_options_that_cannot_be_followed_are_one_line(files, capsys, options, message):
+    assert main(["compare", *[str(files / "a.onnx")] * 2, *options.split()]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert message in err
+    assert err.count("\n") == 1
