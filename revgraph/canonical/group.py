@@ -54,9 +54,8 @@ class AveragePool(OpRun):
             raise NotImplementedError
         pads = attributes.get("pads") or [0] * 2 * rank
         widths = [(0, 0), (0, 0), *zip(pads[:rank], pads[rank:], strict=True)]
-        ones = np.pad(
-            np.ones_like(x), widths, constant_values=float(bool(attributes.get("count_include_pad")))
-        )
+        counted = attributes.get("count_include_pad") or 0
+        ones = np.pad(np.ones_like(x), widths, constant_values=counted)
         return (_sums(np.pad(x, widths), kernel_shape) / _sums(ones, kernel_shape),)
 
 

@@ -197,6 +197,13 @@ VARIANCE = [
 ROOT = [node("Add", "w eps", "d"), node("Sqrt", "d", "e")]
 
 OTHERS = {
+    "fewer channels at the edges": [
+        SQUARE,
+        node("Unsqueeze", "q 1", "u"),
+        node("AveragePool", "u", "g", kernel_shape=[SIZE, 1, 1], pads=[1, 0, 0, 1, 0, 0]),
+        node("Squeeze", "g 1", "w"),
+        *BY_ALPHA,
+    ],
     "L2 over all channels": [SQUARE, node("ReduceSum", "q 1", "w"), *ROOT, node("Div", "x e", "y")],
     "L2 by a convolution": [SQUARE, node("Conv", "q all", "w"), *ROOT, node("Div", "x e", "y")],
     "RMS over channels": [SQUARE, node("ReduceMean", "q", "w", axes=[1]), *ROOT, node("Div", "x e", "y")],
