@@ -94,6 +94,7 @@ def compile(
     digest = hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()
     forward, backward = _export(graph, source.model), _export(rev.graph, None)
     # Of groups that one node stood for, and of what a target merged, the inner tensors are not there.
+    tensors &= graph.tensors().keys()
     written = {"p", *(name for node in backward.model.graph.node for name in node.output)}
     kept = {tensor: x_hat for tensor, x_hat in signals.items() if tensor in tensors and x_hat in written}
     return pair.tie(name, forward, backward, options | {"pair": digest, "signals": json.dumps(kept)})

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from revgraph import op
-from revgraph.graph import DOMAIN, Builder, Shape, Tensor, gs, producer, replace, static
+from revgraph.graph import DOMAIN, Builder, Shape, Tensor, activations, gs, producer, replace, static
 from revgraph.window import Window
 
 Pass = Callable[[Builder, Builder], None]
@@ -39,16 +39,16 @@ def gate_before_unpool(fwd: Builder, rev: Builder) -> None:
     elsewhere is zero. LRN and the like between y and the pool keep signs. Without it SqueezeNet takes 1.03 of
     the time, VGG-19 1.02.
     """
-    for gate in _all(rev, "Gate"):
-        unpool, mask = producer(gate.inputs[0]), _tap(fwd, gate.inputs[1], "Mask")
+    for gate in all_of(rev, "Gate"):
+        unpool, mask = producer(gate.inputs[0]), tap_of(fwd, gate.inputs[1], "Mask")
         if unpool is None or unpool.op != "Unpool" or mask is None or len(unpool.outputs[0].outputs) != 1:
             continue
-        switches = _tap(fwd, unpool.inputs[1], "Switches")
+        switches = tap_of(fwd, unpool.inputs[1], "Switches")
         if switches is None or not _same_signs(switches.inputs[0], mask.inputs[0]):
             continue
         q, v = unpool.inputs[0], switches.inputs[1]
         fwd.scope = rev.scope = v.inputs[0].name
-        unpool.inputs[0] = op.gate(rev, q, _read(fwd, rev, op.mask(fwd, v)))
+        unpool.inputs[0] = op.gate(rev, q, read_tap(fwd, rev, op.mask(fwd, v)))
         replace(gate, unpool.outputs[0])
 
 
@@ -57,7 +57,7 @@ def rectify_before_unpool(fwd: Builder, rev: Builder) -> None:
 
     By itself within the noise; it brings the gate and its rectifier together for `penalise`.
     """
-    for rectify in _all(rev, "Rectify"):
+    for rectify in all_of(rev, "Rectify"):
         unpool = producer(rectify.inputs[0])
         if unpool is None or unpool.op != "Unpool" or len(unpool.outputs[0].outputs) != 1:
             continue
@@ -74,30 +74,18 @@ def penalise(fwd: Builder, rev: Builder) -> None:
     A convolution, a sum and a ReLU are one operation to a CPU, and a product is not. Without it DenseNet-121
     takes 1.06 of the time, ResNet-50 1.04.
     """
-    for rectify in _all(rev, "Rectify"):
+    for rectify in all_of(rev, "Rectify"):
         gate = producer(rectify.inputs[0])
-        mask = None if gate is None or gate.op != "Gate" else _tap(fwd, gate.inputs[1], "Mask")
-        if gate is None or mask is None or not blockable(mask.inputs[0]):
+        mask = None if gate is None or gate.op != "Gate" else tap_of(fwd, gate.inputs[1], "Mask")
+        if gate is None or mask is None or not in_blocks(mask.inputs[0]):
             continue
         if gate.inputs[0].shape != gate.outputs[0].shape:  # what a maximum over whole axes spreads again
             continue
         fwd.scope = mask.name.removesuffix("/mask")
-        penalty = _read(fwd, rev, op.penalty(fwd, mask.inputs[0]))
+        penalty = read_tap(fwd, rev, op.penalty(fwd, mask.inputs[0]))
         rev.scope = rectify.name
-        rectify.inputs[0] = _add_first(rev, gate.inputs[0], penalty)
-
-
-def _add_first(rev: Builder, q: Tensor, penalty: Tensor) -> Tensor:
-    """q + penalty; where q is itself a sum, to its first term: each convolution takes in one sum."""
-    total = producer(q)
-    like = {"dtype": q.dtype, "shape": q.shape}
-    if total is None or total.op not in ("Add", "Sum") or len(q.outputs) != 1:
-        return rev.emit("Add", q, penalty, **like)
-    first, *others = total.inputs
-    found: Tensor = rev.emit("Add", first, penalty, **like)
-    for other in others:
-        found = rev.emit("Add", other, found, **like)
-    return found
+        q = gate.inputs[0]
+        rectify.inputs[0] = rev.emit("Add", q, penalty, dtype=q.dtype, shape=q.shape)
 
 
 def slice_kernels(fwd: Builder, rev: Builder) -> None:
@@ -155,21 +143,28 @@ def fold_scales(fwd: Builder, rev: Builder) -> None:
 
     Without it ResNet-50 takes 1.05 of the time, DenseNet-121 1.03.
     """
-    for conv in _all(rev, "ConvTransposed"):
-        scale = producer(conv.inputs[0])
-        weight = conv.inputs[1]
-        if scale is None or scale.op != "Scale" or not isinstance(scale.inputs[1], gs.Constant):
+    for conv in all_of(rev, "ConvTransposed"):
+        y_hat, weight = conv.inputs[:2]
+        if not isinstance(weight, gs.Constant):
             continue
-        factor = scale.inputs[1].values
-        if not _per_channel(factor, conv.inputs[0].shape):
-            continue
-        rev.scope = conv.name
-        scaled = weight.values * factor.reshape(-1, *[1] * (weight.values.ndim - 1))
-        conv.inputs[1] = gs.Constant(rev.fresh(f"{weight.name}/scaled"), scaled.astype(weight.dtype))
-        conv.inputs[0] = scale.inputs[0]
+        values = weight.values
+        while (scale := producer(y_hat)) is not None and _by_channel(scale):
+            y_hat, factor = scale.inputs
+            values = values * factor.values.reshape(-1, *[1] * (values.ndim - 1))
+        if values is not weight.values:
+            rev.scope = conv.name
+            conv.inputs[0] = y_hat
+            conv.inputs[1] = gs.Constant(rev.fresh(f"{weight.name}/scaled"), values.astype(weight.dtype))
 
 
-def _per_channel(factor: np.ndarray, shape: Shape) -> bool:
+def _by_channel(node: gs.Node) -> bool:
+    """Whether it scales each channel by a constant."""
+    if node.op != "Scale" or not isinstance(node.inputs[1], gs.Constant):
+        return False
+    return per_channel(node.inputs[1].values, node.outputs[0].shape)
+
+
+def per_channel(factor: np.ndarray, shape: Shape) -> bool:
     """Whether a factor of a tensor (P, C, *spatial) is one number, or one for each channel."""
     dims = [1] * (len(shape) - factor.ndim) + list(factor.shape)
     return len(dims) == len(shape) and all(n == 1 for axis, n in enumerate(dims) if axis != 1)
@@ -178,17 +173,17 @@ def _per_channel(factor: np.ndarray, shape: Shape) -> bool:
 # ---------------------------------------------------------------- the two graphs
 
 
-def _all(builder: Builder, operator: str) -> list[gs.Node]:
+def all_of(builder: Builder, operator: str) -> list[gs.Node]:
     return [node for node in builder.graph.nodes if node.domain == DOMAIN and node.op == operator]
 
 
-def _tap(fwd: Builder, tensor: Tensor, operator: str) -> gs.Node | None:
+def tap_of(fwd: Builder, tensor: Tensor, operator: str) -> gs.Node | None:
     """The forward node behind a tensor of the reversed graph, if it is a tap of that kind."""
     taps = (node for node in fwd.graph.nodes if node.domain == DOMAIN and node.op == operator)
     return next((node for node in taps if node.outputs[0].name == tensor.name), None)
 
 
-def _read(fwd: Builder, rev: Builder, tap: gs.Variable) -> gs.Variable:
+def read_tap(fwd: Builder, rev: Builder, tap: gs.Variable) -> gs.Variable:
     """Make a new tap an output of the forward graph, and the reversed graph's input."""
     fwd.graph.outputs.append(tap)
     tensor = gs.Variable(tap.name, tap.dtype, tap.shape)
@@ -209,3 +204,28 @@ def _same_signs(x: Tensor, y: Tensor) -> bool:
 def blockable(x: Tensor) -> bool:
     """Whether a CPU computes x in blocks of channels: float32 maps."""
     return x.dtype == np.float32 and len(x.shape) == 4 and static(x.shape[1:2]) and x.shape[1] % BLOCK == 0
+
+
+BLOCKED = ("Add", "BatchNormalization", "Concat", "Dropout", "Identity", "Mul", "Relu", "Sub", "Sum")
+"""Operators that keep blocks, if all that they read is in blocks but for constants, which get folded in."""
+
+
+def in_blocks(x: Tensor) -> bool:
+    """Whether a CPU has x in blocks; taps are, being what convolutions of the forward graph give."""
+    waiting, seen = [x], set[str]()
+    while waiting:
+        tensor = waiting.pop()
+        node = producer(tensor)
+        if not blockable(tensor) or (node is None and tensor.name == "p"):
+            return False
+        if node is None or tensor.name in seen:
+            continue
+        seen.add(tensor.name)
+        if node.op == "Conv":
+            if node.attrs.get("group", 1) not in (1, tensor.shape[1]):
+                return False
+        elif node.op in BLOCKED or (node.op in ("MaxPool", "AveragePool") and len(node.outputs) == 1):
+            waiting += activations(node)
+        else:
+            return False
+    return True

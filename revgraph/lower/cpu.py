@@ -3,8 +3,8 @@
 import numpy as np
 
 from revgraph import simplify
-from revgraph.graph import Builder, Tensor, gs, producer
-from revgraph.lower import masks
+from revgraph.graph import Builder, Tensor, gs
+from revgraph.lower import blocks, forward, masks, separable
 from revgraph.lower.portable import PORTABLE
 from revgraph.lower.target import Target
 from revgraph.window import Window
@@ -63,8 +63,7 @@ def _mask(fwd: Builder, tap: gs.Node) -> Tensor:
     SaliNet takes .96 of the time (SqueezeNet, ResNet-50 and Inception v1, geometric mean).
     """
     (y,) = tap.inputs
-    maker = producer(y)
-    if not simplify.blockable(y) or maker is None or maker.op != "Relu":
+    if not simplify.in_blocks(y):
         return masks.BOOL.encode(fwd, tap)
     return _clipped(fwd, y, np.float32(0), np.float32(0), np.float32(1))
 
@@ -75,6 +74,18 @@ def _gate(rev: Builder, gate: gs.Node) -> Tensor:
     if mask.dtype == bool:
         return masks.BOOL.decode(rev, gate)
     return rev.emit("Mul", y_hat, mask, dtype=y_hat.dtype, shape=gate.outputs[0].shape)
+
+
+def _scale(rev: Builder, node: gs.Node) -> Tensor:
+    """One factor for each channel as a depthwise convolution, which stays in blocks."""
+    y_hat, factor = node.inputs
+    if not (simplify.blockable(y_hat) and isinstance(factor, gs.Constant)):
+        return PORTABLE.layers["Scale"](rev, node)
+    if not simplify.per_channel(factor.values, y_hat.shape):
+        return PORTABLE.layers["Scale"](rev, node)
+    channels = y_hat.shape[1]
+    weight = np.ascontiguousarray(np.broadcast_to(factor.values.reshape(-1, 1, 1, 1), (channels, 1, 1, 1)))
+    return rev.emit("Conv", y_hat, weight, dtype=y_hat.dtype, shape=y_hat.shape, group=channels)
 
 
 def _penalty(fwd: Builder, tap: gs.Node) -> Tensor:
@@ -106,6 +117,12 @@ BITS = Target(
 CPU = Target(
     "cpu",
     taps={**BITS.taps, "Mask": _mask, "Penalty": _penalty},
-    layers={**BITS.layers, "Gate": _gate},
-    passes=(*BITS.passes, simplify.penalise),
+    layers={**BITS.layers, "Gate": _gate, "Scale": _scale},
+    passes=(*BITS.passes, simplify.penalise, separable.unpool_by_axis),
+    finish=(
+        forward.merge_affine,
+        forward.square_roots,
+        blocks.concatenate_in_blocks,
+        blocks.compute_in_blocks,
+    ),
 )

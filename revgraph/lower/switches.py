@@ -95,9 +95,11 @@ def _max_unpool(rev: Builder, unpool: gs.Node, y_hat: Tensor) -> Tensor:
     )
     # It places by index alone; windows of one element keep it from guessing a size out of pads and dilations.
     shape = [rows, channels, *spatial]
-    return rev.emit(
+    x_hat = rev.emit(
         "MaxUnpool", y_hat, at, target, dtype=y_hat.dtype, shape=shape, kernel_shape=ones, strides=ones
     )
+    # Of MaxUnpool onnxruntime infers no shape, and fuses no sum with another that it does not know.
+    return rev.emit("Reshape", x_hat, target, dtype=y_hat.dtype, shape=shape)
 
 
 def _batch(rev: Builder, y_hat: Tensor) -> Tensor:

@@ -31,12 +31,14 @@ class Target:
         taps: Operator of a tap -> its lowering in the forward graph.
         layers: Operator of a reversed layer -> its lowering in the reversed graph.
         passes: What is simplified before.
+        finish: What is arranged after, in plain ONNX.
     """
 
     name: str
     taps: Mapping[str, Lowering]
     layers: Mapping[str, Lowering]
     passes: tuple[Pass, ...] = ()
+    finish: tuple[Pass, ...] = ()
 
 
 def lower(target: Target, fwd: Builder, rev: Builder) -> None:
@@ -47,6 +49,8 @@ def lower(target: Target, fwd: Builder, rev: Builder) -> None:
         if tap := encoded.get(tensor.name):
             tensor.dtype, tensor.shape = tap.dtype, tap.shape
     _apply(target.layers, rev)
+    for each in target.finish:
+        each(fwd, rev)
 
 
 def _apply(table: Mapping[str, Lowering], builder: Builder) -> None:
