@@ -10,8 +10,8 @@ def compute_in_blocks(fwd: Builder, rev: Builder) -> None:
     """Sums of which a term is in blocks become convolutions, which take in one tensor each.
 
     One operand of a sum, difference or product in the plain layout takes it out of blocks, and all that
-    follows: it comes in through a depthwise convolution of ones. Without it Inception v2 takes 1.1 of the
-    time.
+    follows: it comes in through a depthwise convolution of ones. Without it Inception v1 takes 1.15 of
+    the time, v2 1.08.
     """
     for node in [node for node in rev.graph.nodes if _is_sum(node)]:
         total = node.outputs[0]
@@ -38,7 +38,10 @@ def _difference(rev: Builder, a: Tensor, b: Tensor) -> gs.Variable:
 
 
 def concatenate_in_blocks(fwd: Builder, rev: Builder) -> None:
-    """The same for what is concatenated: pools that give Indices leave blocks."""
+    """The same for what is concatenated: pools that give Indices leave blocks.
+
+    Without it DenseNet-121 takes 1.03 of the time.
+    """
     for node in [node for node in fwd.graph.nodes if node.op == "Concat" and node.attrs["axis"] == 1]:
         if all(map(blockable, node.inputs)) and any(map(in_blocks, node.inputs)):
             fwd.scope = node.outputs[0].name

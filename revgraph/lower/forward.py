@@ -11,7 +11,7 @@ from revgraph.simplify import blockable, per_channel
 def merge_affine(fwd: Builder, rev: Builder) -> None:
     """BatchNormalization and the products and sums by channel behind it, as Caffe has them, become one.
 
-    It is then one depthwise convolution with its ReLU: without it DenseNet-121 takes 1.15 of the time. After
+    It is then one depthwise convolution with its ReLU: without it DenseNet-121 takes 1.19 of the time. After
     a convolution onnxruntime folds all of them anyway.
     """
     for node in list(fwd.graph.nodes):
@@ -53,7 +53,10 @@ def _only_reader(tensor: Tensor, fwd: Builder) -> bool:
 
 
 def square_roots(fwd: Builder, rev: Builder) -> None:
-    """LRN whose exponent needs no power, y = x / s^(3/4): a convolution for s, and square roots."""
+    """LRN's usual exponent, y = x / s^(3/4), as a convolution for s and two square roots, no power.
+
+    Without it Inception v1 takes 1.14 of the time, AlexNet 1.13.
+    """
     for node in list(fwd.graph.nodes):
         if node.op != "LRN" or node.attrs.get("beta", 0.75) != 0.75 or not blockable(node.inputs[0]):
             continue
