@@ -52,6 +52,10 @@ def _only_reader(tensor: Tensor, fwd: Builder) -> bool:
 # ---------------------------------------------------------------- local response normalisation
 
 
+MOST = 512
+"""Channels, as the convolution has the square of that in weights."""
+
+
 def square_roots(fwd: Builder, rev: Builder) -> None:
     """LRN's usual exponent, y = x / s^(3/4), as a convolution for s and two square roots, no power.
 
@@ -59,6 +63,8 @@ def square_roots(fwd: Builder, rev: Builder) -> None:
     """
     for node in list(fwd.graph.nodes):
         if node.op != "LRN" or node.attrs.get("beta", 0.75) != 0.75 or not blockable(node.inputs[0]):
+            continue
+        if node.inputs[0].shape[1] > MOST:
             continue
         fwd.scope = node.name
         replace(node, _normalise(fwd, node))

@@ -87,6 +87,7 @@ def test_some_rows_of_p_share_one_picture():
         {"kernel_shape": [3, 3], "strides": [2, 2]},
         {"kernel_shape": [3, 3], "strides": [2, 1]},
         {"kernel_shape": [1, 3]},
+        {"kernel_shape": [14, 3], "pads": [7, 0, 7, 0]},
     ],
     ids=str,
 )
