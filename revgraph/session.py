@@ -1,5 +1,6 @@
 """Running a compilation on onnxruntime; the bottleneck stays where the forward graph left it."""
 
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -38,10 +39,12 @@ class Session:
             shall differ: memory arenas, graph optimisation, profiling.
 
     A session may be called from several threads at once. What the forward graph leaves for the reversed one
-    is handed over where it lies, without a copy.
+    is handed over where it lies, without a copy. The reversed graph is opened by the first call of `reverse`,
+    for as many images and rows as that has: onnxruntime fuses more where it knows them. Should another call
+    differ, the graph is opened once more, for any number.
 
     Raises:
-        RevgraphError: onnxruntime is not installed, or cannot run the graphs.
+        RevgraphError: onnxruntime is not installed, or cannot run the forward graph.
     """
 
     def __init__(
@@ -52,7 +55,8 @@ class Session:
         # Kept here, for onnxruntime reads these arrays where they are and does not keep them itself.
         self._weights = ort_values(pair.light_forward.weights | pair.light_reversed.weights)
         self._forward = self._open(pair.light_forward)
-        self._reversed = self._open(pair.light_reversed)
+        self._reversed = dict[tuple[int, int] | None, Any]()
+        self._opening = threading.Lock()
 
     @property
     def x_shape(self) -> tuple[int | str | None, ...]:
@@ -97,10 +101,20 @@ class Session:
             x_hat, (P, *x.shape[1:]).
 
         Raises:
-            RevgraphError: p does not fit.
+            RevgraphError: p does not fit, or onnxruntime cannot run the reversed graph.
         """
-        (x_hat,) = run(self._reversed, ["x_hat"], self._reversed_feeds(trace, p))
+        feeds = self._reversed_feeds(trace, p)
+        graph = self._reversed_for(trace.y.shape[0], p.shape[0])
+        (x_hat,) = run(graph, ["x_hat"], feeds)
         return np.asarray(x_hat.numpy())
+
+    def _reversed_for(self, images: int, rows: int) -> Any:
+        """The reversed graph, open for these numbers, or for any."""
+        with self._opening:
+            key = (images, rows) if (images, rows) in self._reversed or not self._reversed else None
+            if key not in self._reversed:
+                self._reversed[key] = self._open(self.pair.light_reversed, key)
+            return self._reversed[key]
 
     def vanishes_after(self, trace: Trace, p: np.ndarray) -> str | None:
         """The last layer whose x_hat is not all zero, on the way to an x_hat that is; else None.
@@ -162,8 +176,19 @@ class Session:
         inner = [name for name in names if name != "x_hat"]
         return self._open(exposed(self.pair.light_reversed, inner)), names
 
-    def _open(self, light: LightModel) -> Any:
-        return open_light(light, self._weights, self._threads, self._configure)
+    def _open(self, light: LightModel, sizes: tuple[int, int] | None = None) -> Any:
+        """A graph; the reversed one for a number of images and rows of p, if these are told."""
+
+        def configure(options: Any) -> None:
+            if sizes is not None:
+                for value in light.model.graph.input:
+                    dim = value.type.tensor_type.shape.dim[0]
+                    if dim.dim_param:
+                        options.add_free_dimension_override_by_name(dim.dim_param, sizes[value.name == "p"])
+            if self._configure is not None:
+                self._configure(options)
+
+        return open_light(light, self._weights, self._threads, configure)
 
     def _reversed_feeds(self, trace: Trace, p: np.ndarray) -> dict[str, Any]:
         n, rows = trace.y.shape[0], p.shape[0] if p.ndim else 0

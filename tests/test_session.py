@@ -272,8 +272,9 @@ def test_what_onnxruntime_refuses_is_one_line_and_nothing_is_logged(capfd):
 
 
 def test_several_threads_share_a_session():
-    """Each gets what it would alone, whichever the others run."""
-    session = Session(revgraph.compile(mixed(), variant="desalinet", target="cpu"), threads=1)
+    """Each gets what it would alone, whichever the others run, and whichever opens the reversed graph."""
+    pair = revgraph.compile(mixed(), variant="desalinet", target="cpu")
+    session = Session(pair, threads=1)
     xs = [picture(2, 4, 9, 9, seed=i) for i in range(8)]
     ps = [picture(2, 5, seed=i) for i in range(8)]
 
@@ -281,6 +282,7 @@ def test_several_threads_share_a_session():
         return session.reverse(session.forward(xs[i]), ps[i])
 
     alone = [explain(i) for i in range(8)]
+    session = Session(pair, threads=1)
     with ThreadPoolExecutor(8) as pool:
         for i, x_hat in enumerate(pool.map(explain, [*range(8)] * 5)):
             np.testing.assert_array_equal(x_hat, alone[i % 8])
@@ -294,9 +296,9 @@ def test_options_are_passed_through():
         seen.append(options)
 
     session = Session(revgraph.compile(cnn(), variant="salinet"), configure=configure)
-    assert len(seen) == 2
     trace = session.forward(picture(1, 3, 8, 8))
     assert session.reverse(trace, trace.y).any()
+    assert len(seen) == 2
 
 
 def test_the_bottleneck_is_handed_over_where_it_lies(monkeypatch):
@@ -313,3 +315,25 @@ def test_the_bottleneck_is_handed_over_where_it_lies(monkeypatch):
     session.reverse(trace, trace.y)
     assert trace.taps
     assert all(fed[name] is value for name, value in trace.taps.items())
+
+
+def test_the_reversed_graph_is_opened_for_the_first_numbers_and_then_for_any(monkeypatch):
+    opened, open_light = [], session_module.open_light
+
+    def counted(*given):
+        opened.append(given)
+        return open_light(*given)
+
+    monkeypatch.setattr(session_module, "open_light", counted)
+    pair = revgraph.compile(cnn(), variant="desalinet", target="cpu")
+    one, other = Session(pair), Session(pair)
+    assert len(opened) == 2  # the forward graphs
+    x = picture(3, 3, 8, 8)
+    trace = other.forward(x)
+    other.reverse(trace, picture(*trace.y.shape))
+    for images, rows in (1, 1), (1, 1), (1, 5), (2, 2), (1, 1):
+        traces = [session.forward(x[:images]) for session in (one, other)]
+        p = picture(rows, *trace.y.shape[1:])
+        found = [session.reverse(t, p) for session, t in zip((one, other), traces, strict=True)]
+        np.testing.assert_allclose(*found, rtol=1e-5, atol=1e-6)
+    assert len(opened) == 6
