@@ -14,7 +14,7 @@ from revgraph import canonical, files, layer, pair, variants, weights
 from revgraph.canonical import convolutional, on_model, patterns
 from revgraph.errors import RevgraphError
 from revgraph.graph import Builder, export, gs, tensor_names
-from revgraph.lower import cpu
+from revgraph.lower import cpu, devices
 from revgraph.lower.packed import packed
 from revgraph.lower.portable import PORTABLE
 from revgraph.lower.target import Target, lower
@@ -23,7 +23,9 @@ from revgraph.reverse import reverse
 from revgraph.simplify import simplify
 from revgraph.weights import LightModel
 
-TARGETS: dict[str, Target] = {target.name: target for target in (PORTABLE, cpu.CPU)}
+TARGETS: dict[str, Target] = {
+    target.name: target for target in (PORTABLE, cpu.CPU, devices.CUDA, devices.TENSORRT, devices.WEB)
+}
 
 BOTTLENECKS: dict[str, dict[str, Target]] = {"plain": TARGETS, "packed": TARGETS | {"cpu": cpu.BITS}}
 """The targets for each way of handing r over; what is packed is bool masks and positions in the plane."""

@@ -3,7 +3,7 @@
 import numpy as np
 import onnx
 import pytest
-from networks import he, model, node, run
+from networks import cnn, he, model, node, run
 
 import revgraph
 
@@ -95,3 +95,36 @@ def mixed(batch: int | str = "N") -> onnx.ModelProto:
         node("Gemm", "drop w4 b4", "y", transB=1),
     ]
     return model(nodes, [batch, 4, 9, 9], tensors)
+
+
+def fire():
+    """Concat, overlapping and disjoint pools, LRN and shared uses, as SqueezeNet and GoogLeNet have them."""
+    nodes = [
+        node("Conv", "x w1", "c1", pads=[1] * 4),
+        node("Relu", "c1", "r1"),
+        node("LRN", "r1", "n1", size=3, alpha=0.5),
+        node("MaxPool", "n1", "p1", kernel_shape=[2, 2], strides=[2, 2]),
+        node("Conv", "p1 wa", "ca"),
+        node("Relu", "ca", "ra"),
+        node("Conv", "p1 wb", "cb", pads=[1] * 4),
+        node("Relu", "cb", "rb"),
+        node("Concat", "ra rb", "cat", axis=1),
+        node("Conv", "cat wd", "cd"),
+        node("Conv", "cat we", "ce", pads=[1] * 4),
+        node("Add", "cd ce", "s"),
+        node("Relu", "s", "rs"),
+        node("MaxPool", "rs", "p2", kernel_shape=[3, 3], strides=[2, 2]),
+        node("Conv", "p2 wf", "y", strides=[2, 2], pads=[1] * 4),
+    ]
+    tensors = {
+        "w1": weights(8, 3, 3, 3),
+        "wa": weights(4, 8, 1, 1),
+        "wb": weights(6, 8, 3, 3),
+        "wd": weights(8, 10, 1, 1),
+        "we": weights(8, 10, 3, 3),
+        "wf": weights(4, 8, 3, 3),
+    }
+    return model(nodes, ["N", 3, 16, 14], tensors)
+
+
+NETS = {"cnn": cnn, "mixed": mixed, "fire": fire}

@@ -1,15 +1,9 @@
 """The cpu target: other operations, the same numbers as portable's."""
 
-import os
-
 import numpy as np
-import onnx
 import pytest
-from graphs import graphs
-from hypothesis import HealthCheck, given, note, settings
-from layers import assert_close, mixed, reverse, weights
-from networks import cnn, model, node, picture
-from test_random_graphs import compiled
+from layers import NETS, assert_close, fire, reverse, weights
+from networks import model, node, picture
 
 import revgraph
 from revgraph import simplify
@@ -24,83 +18,6 @@ def small_blocks(monkeypatch):
 
 def operators(pair):
     return [n.op_type for n in pair.reversed.graph.node]
-
-
-def fire():
-    """Concat, overlapping and disjoint pools, LRN and shared uses, as SqueezeNet and GoogLeNet have them."""
-    nodes = [
-        node("Conv", "x w1", "c1", pads=[1] * 4),
-        node("Relu", "c1", "r1"),
-        node("LRN", "r1", "n1", size=3, alpha=0.5),
-        node("MaxPool", "n1", "p1", kernel_shape=[2, 2], strides=[2, 2]),
-        node("Conv", "p1 wa", "ca"),
-        node("Relu", "ca", "ra"),
-        node("Conv", "p1 wb", "cb", pads=[1] * 4),
-        node("Relu", "cb", "rb"),
-        node("Concat", "ra rb", "cat", axis=1),
-        node("Conv", "cat wd", "cd"),
-        node("Conv", "cat we", "ce", pads=[1] * 4),
-        node("Add", "cd ce", "s"),
-        node("Relu", "s", "rs"),
-        node("MaxPool", "rs", "p2", kernel_shape=[3, 3], strides=[2, 2]),
-        node("Conv", "p2 wf", "y", strides=[2, 2], pads=[1] * 4),
-    ]
-    tensors = {
-        "w1": weights(8, 3, 3, 3),
-        "wa": weights(4, 8, 1, 1),
-        "wb": weights(6, 8, 3, 3),
-        "wd": weights(8, 10, 1, 1),
-        "we": weights(8, 10, 3, 3),
-        "wf": weights(4, 8, 3, 3),
-    }
-    return model(nodes, ["N", 3, 16, 14], tensors)
-
-
-NETS = {"cnn": cnn, "mixed": mixed, "fire": fire}
-
-
-@pytest.mark.parametrize("variant", revgraph.VARIANTS)
-@pytest.mark.parametrize("name", NETS)
-def test_the_numbers_are_portables(name, variant):
-    """Sums in another order: float32 rounding."""
-    net = NETS[name]()
-    x = picture(3, *(dim.dim_value for dim in net.graph.input[0].type.tensor_type.shape.dim[1:]))
-    y = revgraph.Session(revgraph.compile(net, variant=variant)).forward(x).y
-    for rows in slice(None), slice(1):
-        p = picture(3, *y.shape[1:], seed=1)
-        assert_close(
-            reverse(net, x[rows], p, variant, target="cpu"), reverse(net, x[rows], p, variant), rtol=1e-5
-        )
-
-
-@pytest.mark.parametrize("variant", revgraph.VARIANTS)
-@pytest.mark.parametrize("name", NETS)
-def test_the_proof_passes(name, variant):
-    net = NETS[name]()
-    checks = list(verify(revgraph.compile(net, variant=variant, target="cpu"), net))
-    assert [check for check in checks if check.passed is False] == []
-
-
-@settings(
-    max_examples=int(os.environ.get("REVGRAPH_GRAPHS", "25")),
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=list(HealthCheck),
-)
-@given(graphs(exact=True))
-def test_graphs_of_integers_agree_exactly(drawn):
-    """Ties and exact zeros: masks and switches are the same, and sums of small integers have no rounding."""
-    source, shapes, seed = drawn
-    note(onnx.printer.to_text(source.graph))
-    rng = np.random.default_rng(seed)
-    x = rng.integers(-2, 3, shapes[0]).astype(np.float32)
-    for variant in revgraph.VARIANTS:
-        pairs = [compiled(source, variant, target) for target in ("portable", "cpu")]
-        sessions = [revgraph.Session(pair, threads=1) for pair in pairs]
-        traces = [session.forward(x) for session in sessions]
-        p = rng.integers(-2, 3, traces[0].y.shape).astype(np.float32)
-        portable, cpu = (session.reverse(trace, p) for session, trace in zip(sessions, traces, strict=True))
-        np.testing.assert_array_equal(cpu, portable)
 
 
 # ----- What becomes of what -----

@@ -1,0 +1,182 @@
+"""Max pooling's switches as positions in the window, by comparison: no Indices, and no scattering.
+
+Backends number Indices differently where maxima are equal, or know none at all. Here element k of every
+window is a slice of x, its phase, and the first phase that equals y is the switch: Eq. (8). Reversed, a phase
+is y_hat where the switch is k; those that fall on the same elements add up, others lie side by side: Eq. (9).
+"""
+
+import itertools
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from revgraph.graph import Builder, Shape, Tensor, gs, static
+from revgraph.lower.switches import PLANE
+from revgraph.lower.target import Encoding
+from revgraph.window import Axes, Window
+
+MOST = 64
+"""Elements of a window; each is a few nodes in both graphs."""
+
+
+def _encode(fwd: Builder, tap: gs.Node) -> Tensor:
+    """The row-major position of each window's first maximum: uint8, shaped like y."""
+    x, y = tap.inputs
+    window = Window.of(tap.attrs)
+    if not _fits(window, x.shape, y.shape):
+        return PLANE.encode(fwd, tap)
+    *phases, _ = _phases(fwd, x, y, window)
+    like = {"dtype": np.float32, "shape": y.shape}
+    found: Tensor | np.ndarray = np.array(len(phases), np.float32)
+    for k in reversed(range(len(phases))):
+        equal = fwd.emit("Equal", phases[k], y, dtype=bool, shape=y.shape)
+        found = fwd.emit("Where", equal, np.array(k, np.float32), found, **like)
+    if isinstance(found, np.ndarray):  # a window of one element
+        found = fwd.emit("Mul", fwd.emit("Cast", y, to=np.float32, **like), np.zeros((), np.float32), **like)
+    return fwd.emit("Cast", found, dtype=np.uint8, shape=y.shape, to=np.uint8)
+
+
+def _fits(window: Window, size: Shape, outputs: Shape) -> bool:
+    return static(size[2:]) and static(outputs[2:]) and not window.same and math.prod(window.kernel) <= MOST
+
+
+def _phases(fwd: Builder, x: Tensor, y: Tensor, window: Window) -> list[Tensor]:
+    """Every element of the windows, in row-major order, each shaped like y; minus infinity in the padding."""
+    size, outputs = x.shape[2:], y.shape[2:]
+    end = [max(-rest, 0) for rest in window.uncovered(outputs, size)]
+    padded, axes = x, np.arange(2, len(x.shape))
+    if any((*window.begin, *end)):
+        pads = np.array([0, 0, *window.begin, 0, 0, *end])
+        shape = [*x.shape[:2], *(n + b + e for n, b, e in zip(size, window.begin, end, strict=True))]
+        padded = fwd.emit("Pad", x, pads, np.array(-np.inf, x.dtype), dtype=x.dtype, shape=shape)
+    steps = np.array(window.strides)
+    found = list[Tensor]()
+    for element in np.ndindex(window.kernel):
+        start = np.array(element) * window.dilations
+        last = start + (np.array(outputs) - 1) * steps + 1
+        found.append(fwd.emit("Slice", padded, start, last, axes, steps, dtype=x.dtype, shape=y.shape))
+    return found
+
+
+def _decode(rev: Builder, unpool: gs.Node) -> Tensor:
+    y_hat, switches, size = unpool.inputs
+    if switches.dtype != np.uint8 or not isinstance(size, gs.Constant):
+        return PLANE.decode(rev, unpool)
+    window = Window.of(unpool.attrs)
+    number = rev.emit("Cast", switches, dtype=np.float32, shape=switches.shape, to=np.float32)
+    parts = {}
+    for k, element in enumerate(np.ndindex(window.kernel)):
+        chosen = rev.emit("Equal", number, np.array(k, np.float32), dtype=bool, shape=switches.shape)
+        zero = np.zeros((), y_hat.dtype)
+        parts[element] = rev.emit("Where", chosen, y_hat, zero, dtype=y_hat.dtype, shape=y_hat.shape)
+    return place(rev, parts, window, unpool.outputs[0].shape)
+
+
+PHASES = Encoding(_encode, _decode)
+"""One byte per window."""
+
+
+# ---------------------------------------------------------------- side by side
+
+
+def place(rev: Builder, parts: Mapping[Axes, Tensor], window: Window, shape: Shape) -> Tensor:
+    """x_hat with each part at its element of the windows, summed where windows meet: `shape`.
+
+    Args:
+        rev: The reversed graph.
+        parts: (P, C, *windows) by the element's position in its window.
+        window: The window.
+        shape: Of x_hat, its spatial sizes known.
+    """
+    like = next(iter(parts.values()))
+    lines = [_Line(window, axis, like.shape, shape) for axis in range(len(window.kernel))]
+    cells: dict[Axes, list[Tensor]] = defaultdict(list)
+    for element, part in parts.items():
+        residue = tuple(line.residue(t) for line, t in zip(lines, element, strict=True))
+        cells[residue].append(
+            _padded(rev, part, [line.pads(t) for line, t in zip(lines, element, strict=True)])
+        )
+    planes = {residue: _total(rev, terms) for residue, terms in cells.items()}
+    some = next(iter(planes.values()))
+    for residue in itertools.product(*(range(line.stride) for line in lines)):
+        if residue not in planes:
+            never, zero = np.array(False), np.zeros((), like.dtype)
+            planes[residue] = rev.emit("Where", never, some, zero, dtype=like.dtype, shape=some.shape)
+    whole = _interleaved(rev, planes, lines)
+    starts = np.array([line.before for line in lines])
+    ends = starts + np.array(shape[2:])
+    if not starts.any() and whole.shape[2:] == list(shape[2:]):
+        return whole
+    axes = np.arange(2, len(shape))
+    return rev.emit("Slice", whole, starts, ends, axes, dtype=like.dtype, shape=shape)
+
+
+class _Line:
+    """Along one axis: element t of window u lies at u s + t d - b = s i + r, with r its residue.
+
+    Planes hold every i from `low` on, `length` of them, so that all of them have one size.
+    """
+
+    def __init__(self, window: Window, axis: int, y_shape: Shape, x_shape: Shape) -> None:
+        outputs, size = y_shape[axis + 2], x_shape[axis + 2]
+        assert isinstance(outputs, int)
+        assert isinstance(size, int)
+        self.stride = window.strides[axis]
+        self._dilation, self._begin = window.dilations[axis], window.begin[axis]
+        moves = [self._move(t) for t in range(window.kernel[axis])]
+        self._outputs, self._low = outputs, min(*moves, 0)
+        self.length = max(outputs + max(moves), -(-size // self.stride)) - self._low
+        self.before = -self._low * self.stride
+
+    def residue(self, t: int) -> int:
+        return (t * self._dilation - self._begin) % self.stride
+
+    def _move(self, t: int) -> int:
+        return (t * self._dilation - self._begin) // self.stride
+
+    def pads(self, t: int) -> Axes:
+        """What lies before and after the windows in their plane."""
+        before = self._move(t) - self._low
+        return before, self.length - before - self._outputs
+
+
+def _padded(rev: Builder, part: Tensor, pads: Sequence[Axes]) -> Tensor:
+    if not any(itertools.chain(*pads)):
+        return part
+    begin, end = zip(*pads, strict=True)
+    shape = [*part.shape[:2], *(n + b + e for n, (b, e) in zip(part.shape[2:], pads, strict=True))]
+    return rev.emit("Pad", part, np.array([0, 0, *begin, 0, 0, *end]), dtype=part.dtype, shape=shape)
+
+
+def _total(rev: Builder, terms: Sequence[Tensor]) -> Tensor:
+    first, *others = terms
+    return rev.emit("Sum", *terms, dtype=first.dtype, shape=first.shape) if others else first
+
+
+def _interleaved(rev: Builder, planes: Mapping[Axes, Tensor], lines: Sequence[_Line]) -> Tensor:
+    """The planes of all residues as one map, from the last axis to the first."""
+    for axis in reversed(range(len(lines))):
+        stride, length = lines[axis].stride, lines[axis].length
+        if stride == 1:
+            planes = {residue[:axis]: plane for residue, plane in planes.items()}
+            continue
+        merged = dict[Axes, Tensor]()
+        for head in {residue[:axis]: None for residue in planes}:
+            alike = [planes[(*head, r)] for r in range(stride)]
+            shape = list(alike[0].shape)
+            apart = [*shape[: axis + 3], 1, *shape[axis + 3 :]]
+            columns = [_reshaped(rev, plane, apart) for plane in alike]
+            apart[axis + 3] = stride
+            both = rev.emit("Concat", *columns, dtype=columns[0].dtype, shape=apart, axis=axis + 3)
+            shape[axis + 2] = stride * length
+            merged[head] = _reshaped(rev, both, shape)
+        planes = merged
+    (whole,) = planes.values()
+    return whole
+
+
+def _reshaped(rev: Builder, x: Tensor, shape: Shape) -> Tensor:
+    """To (P, *rest), of which all but P is known."""
+    return rev.emit("Reshape", x, np.array([0, *shape[1:]]), dtype=x.dtype, shape=shape)

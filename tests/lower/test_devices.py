@@ -1,0 +1,184 @@
+"""What accelerators are given: no Indices, no scattering, symmetric pads; placed by CUDA's own provider."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import test_architectures
+from layers import NETS, assert_close, fire, reverse, weights
+from networks import model, node, picture
+
+import revgraph
+from revgraph.lower.devices import CUDA, TENSORRT, WEB
+
+WINDOWS = {
+    "AlexNet's": {"kernel_shape": [3, 3], "strides": [2, 2]},
+    "ResNet's": {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1, 1, 1, 1]},
+    "SqueezeNet's": {"kernel_shape": [3, 3], "strides": [2, 2], "ceil_mode": 1},
+    "VGG's": {"kernel_shape": [2, 2], "strides": [2, 2]},
+    "GoogLeNet's": {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]},
+    "of one element": {"kernel_shape": [1, 1], "strides": [2, 2]},
+    "with gaps": {"kernel_shape": [2, 2], "strides": [3, 4]},
+    "unlike axes": {"kernel_shape": [3, 2], "strides": [2, 3], "pads": [1, 0, 2, 1], "dilations": [2, 1]},
+    "of one row": {"kernel_shape": [1, 9], "strides": [1, 2], "pads": [0, 4, 0, 4]},
+}
+
+
+def pool(*size: int, **window) -> onnx.ModelProto:
+    return model([node("Relu", "x", "r"), node("MaxPool", "r", "y", **window)], ["N", 2, *size])
+
+
+def check(net: onnx.ModelProto, *size: int) -> None:
+    """Few different numbers, so that most windows have several maxima, and sums have no rounding."""
+    rng = np.random.default_rng(0)
+    x = rng.integers(-2, 3, (2, 2, *size)).astype(np.float32)
+    for variant in revgraph.VARIANTS:
+        y = revgraph.Session(revgraph.compile(net, variant=variant)).forward(x).y
+        p = rng.integers(-3, 4, y.shape).astype(np.float32)
+        expected = reverse(net, x, p, variant)
+        np.testing.assert_array_equal(reverse(net, x, p, variant, target="cuda"), expected)
+
+
+@pytest.mark.parametrize("window", WINDOWS.values(), ids=WINDOWS)
+def test_the_switches_are_portables(window):
+    check(pool(10, 9, **window), 10, 9)
+
+
+def test_pools_have_one_axis_or_three():
+    check(pool(9, kernel_shape=[3], strides=[2], pads=[1, 1]), 9)
+    check(pool(5, 6, 4, kernel_shape=[2, 3, 2], strides=[2, 2, 1], pads=[0, 1, 1, 0, 1, 0]), 5, 6, 4)
+
+
+def test_a_window_in_the_padding_of_negative_numbers():
+    """What the padding holds is below any number of the map."""
+    net = model(
+        [node("MaxPool", "x", "y", kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4)], ["N", 1, 7, 7]
+    )
+    x, p = -1 - np.abs(picture(2, 1, 7, 7)), picture(2, 1, 4, 4)
+    np.testing.assert_array_equal(reverse(net, x, p, target="cuda"), reverse(net, x, p))
+
+
+@pytest.mark.parametrize("window", [{"kernel_shape": [9, 9]}, {"kernel_shape": [3, 3]}], ids=str)
+def test_windows_that_are_large_or_of_free_maps_keep_their_indices(window):
+    size = (12, 12) if window["kernel_shape"] == [9, 9] else ("H", "W")
+    net = model([node("Relu", "x", "r"), node("MaxPool", "r", "y", **window)], ["N", 2, *size])
+    x = picture(2, 2, 12, 12)
+    p = picture(*revgraph.Session(revgraph.compile(net, variant="salinet")).forward(x).y.shape)
+    assert_close(reverse(net, x, p, target="cuda"), reverse(net, x, p))
+
+
+@pytest.mark.parametrize(
+    "conv",
+    [
+        {"pads": [0, 1, 2, 1]},
+        {"pads": [2, 0, 0, 1], "strides": [2, 3]},
+        {"pads": [1, 1, 0, 0], "strides": [2, 2], "dilations": [2, 1]},
+    ],
+    ids=str,
+)
+def test_pads_that_differ_are_cut_off(conv):
+    net = model([node("Conv", "x w", "y", **conv)], ["N", 3, 10, 9], {"w": weights(4, 3, 3, 3)})
+    x = picture(2, 3, 10, 9)
+    p = picture(*revgraph.Session(revgraph.compile(net, variant="salinet")).forward(x).y.shape)
+    assert_close(reverse(net, x, p, target="cuda"), reverse(net, x, p))
+    assert_symmetric(revgraph.compile(net, variant="salinet", target="cuda"))
+
+
+def assert_symmetric(pair: revgraph.Compiled) -> None:
+    for n in pair.reversed.graph.node:
+        if n.op_type == "ConvTranspose":
+            pads = next((list(a.ints) for a in n.attribute if a.name == "pads"), [0, 0])
+            assert pads[: len(pads) // 2] == pads[len(pads) // 2 :]
+
+
+@pytest.mark.parametrize("variant", revgraph.VARIANTS)
+@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("target", [CUDA.name, TENSORRT.name, WEB.name])
+def test_nothing_is_emitted_that_they_do_not_run(target, name, variant):
+    pair = revgraph.compile(NETS[name](), variant=variant, target=target)
+    nodes = [*pair.forward.graph.node, *pair.reversed.graph.node]
+    assert {n.op_type for n in nodes}.isdisjoint({"MaxUnpool", "ScatterElements", "ScatterND", "Col2Im"})
+    assert all(len(n.output) == 1 for n in nodes if n.op_type == "MaxPool")
+    assert_symmetric(pair)
+    assert 17 <= pair.forward.opset_import[0].version <= 21
+
+
+# ----- On the real providers -----
+
+
+@pytest.fixture(scope="module")
+def networks(tmp_path_factory) -> list[Path]:
+    """Fused files of every test network and architecture, of a static batch."""
+    folder, files = tmp_path_factory.mktemp("cuda"), []
+    nets = {name: net() for name, net in NETS.items()} | {
+        name: test_architectures.reweighted(name, False) for name in test_architectures.MODELS
+    }
+    for name, net in nets.items():
+        net.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
+        for variant in ("salinet", "deconvnet-centre") if name in NETS else ("desalinet",):
+            files.append(folder / f"{name}.{variant}.onnx")
+            onnx.save(revgraph.compile(net, variant=variant, target="cuda").fused(), files[-1])
+    return files
+
+
+@pytest.mark.heavy
+def test_cuda_takes_every_node(shared, networks):
+    script = shared / "gpu" / "cuda_placement.py"
+    if not script.exists():
+        pytest.skip(f"no way to ask CUDA's provider without a GPU: '{script}' does not exist")
+    done = subprocess.run(
+        [sys.executable, str(script), *map(str, networks)], capture_output=True, text=True, timeout=900
+    )
+    if done.returncode == 2:
+        pytest.skip(f"CUDA's provider could not be set up: {done.stderr.strip().splitlines()[-1]}")
+    assert done.returncode == 0, done.stdout
+    assert done.stdout.count("0 on CPU, 0 memcpy, cuda graph: accepted") == len(networks)
+
+
+RUN = """
+import * as ort from "onnxruntime-web/wasm";
+import { readFileSync } from "node:fs";
+const given = JSON.parse(readFileSync(process.argv[2]));
+ort.env.wasm.numThreads = 1;
+const session = await ort.InferenceSession.create(readFileSync(process.argv[3]));
+const feeds = {};
+for (const [name, { shape, data }] of Object.entries(given)) {
+  feeds[name] = new ort.Tensor("float32", Float32Array.from(data), shape);
+}
+const { x_hat } = await session.run(feeds);
+console.log(JSON.stringify({ shape: x_hat.dims, data: Array.from(x_hat.data) }));
+"""
+
+
+@pytest.mark.heavy
+def test_a_browsers_runtime_gives_the_same_numbers(tmp_path):
+    """onnxruntime-web, compiled to WebAssembly, in Node."""
+    if shutil.which("npm") is None or shutil.which("node") is None:
+        pytest.skip("Node.js and npm are not installed")
+    install = ["npm", "install", "--no-audit", "--no-fund", "--silent", "onnxruntime-web@1.30.0"]
+    (tmp_path / "package.json").write_text('{"type": "module"}')
+    done = subprocess.run(install, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    if done.returncode:
+        pytest.skip(f"onnxruntime-web could not be installed: {done.stderr.strip()[-200:]}")
+    (tmp_path / "run.mjs").write_text(RUN)
+    for variant in "salinet", "deconvnet-centre":
+        net = fire()
+        x, p = picture(2, 3, 16, 14), picture(2, 4, 2, 2)
+        onnx.save(revgraph.compile(net, variant=variant, target="web").fused(), tmp_path / "net.onnx")
+        feeds = {"x": x, "p": p}
+        given = {name: {"shape": a.shape, "data": a.ravel().tolist()} for name, a in feeds.items()}
+        (tmp_path / "feeds.json").write_text(json.dumps(given))
+        command = ["node", "run.mjs", "feeds.json", "net.onnx"]
+        found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+        assert found.returncode == 0, found.stderr
+        x_hat = json.loads(found.stdout)
+        assert_close(
+            np.array(x_hat["data"], np.float32).reshape(x_hat["shape"]),
+            reverse(net, x, p, variant),
+            rtol=1e-5,
+        )
