@@ -19,6 +19,7 @@ from revgraph import (
     compare,
     compiler,
     demo,
+    doctor,
     draw,
     explain,
     files,
@@ -33,6 +34,7 @@ from revgraph import (
 )
 from revgraph.errors import RevgraphError
 from revgraph.pair import Compiled
+from revgraph.runtime import Device
 from revgraph.session import Session
 from revgraph.weights import LightModel
 
@@ -132,7 +134,7 @@ def _count(number: int, noun: str) -> str:
 def _run(args: Args) -> None:
     compiled, chosen = _compilation(args)
     _note_beyond_paper(args, compiled)
-    explainer = explain.Explainer(Session(compiled, threads=args.threads), chosen)
+    explainer = explain.Explainer(Session(compiled, threads=args.threads, device=args.device), chosen)
     pictures = explain.find_pictures(args.picture)
     neurons = [neuron.parse(spec) for spec in args.neuron or ["max"]]
     paths = explain.output_paths(Path(args.output), pictures, compiled.variant, neurons)
@@ -185,7 +187,8 @@ def _compiled(args: Args) -> Compiled:
             raise RevgraphError(f"cannot run '{folder}' at '{args.at}'", why, "compile again with --at")
         return compiled
     variant = args.variant or "desalinet"
-    return revgraph.compile(_model(args.model), variant=variant, at=args.at, target="cpu")
+    target = Device.of(args.device).kind
+    return revgraph.compile(_model(args.model), variant=variant, at=args.at, target=target)
 
 
 def _recipe(args: Args, compiled: Compiled) -> recipe.Recipe:
@@ -288,8 +291,10 @@ def _session(args: Args, i: int) -> Session:
     def mine(given: Sequence[str] | None) -> str | None:
         return given[min(i, len(given) - 1)] if given else None
 
-    one = argparse.Namespace(model=(args.a, args.b)[i], variant=mine(args.variant), at=mine(args.at))
-    return Session(_compiled(one), threads=args.threads)
+    one = argparse.Namespace(
+        model=(args.a, args.b)[i], variant=mine(args.variant), at=mine(args.at), device=args.device
+    )
+    return Session(_compiled(one), threads=args.threads, device=args.device)
 
 
 def _told_apart(first: Compiled, second: Compiled) -> tuple[str, str]:
@@ -315,7 +320,7 @@ def _verify(args: Args) -> int:
     compiled = pair.load(args.folder, args.variant)
     model = None if args.model is None else _model(args.model)
     checks = []
-    for check in verify.verify(compiled, model, threads=args.threads, seed=args.seed):
+    for check in verify.verify(compiled, model, threads=args.threads, device=args.device, seed=args.seed):
         checks.append(check)
         if not args.json:
             figure = "" if check.figure is None else f"{check.figure:.1e}"
@@ -349,8 +354,17 @@ def _models(args: Args) -> None:
 
 
 def _demo(args: Args) -> None:
-    paths = demo.demo(Path(args.output), threads=args.threads)
+    paths = demo.demo(Path(args.output), threads=args.threads, device=args.device)
     _print(args, [{"path": str(path), "what": what} for path, what in paths], lambda row: list(row.values()))
+
+
+def _doctor(args: Args) -> int:
+    findings = list(doctor.examine())
+    rows = [dataclasses.asdict(found) for found in findings]
+    if not args.json:
+        rows = [row | {"works": "yes" if row["works"] else "no"} for row in rows]
+    _table(args, rows, ["what", "works", "about"])
+    return 0 if any(f.works for f in findings if f.what in ("cpu", "cuda")) else 1
 
 
 # ---------------------------------------------------------------- printing
@@ -380,7 +394,7 @@ def _parser() -> argparse.ArgumentParser:
     group = common.add_argument_group("everywhere")
     group.add_argument("-q", "--quiet", action="store_true", help="no progress and no notes on stderr")
     group.add_argument("--json", action="store_true", help="results as JSON on stdout")
-    group.add_argument("--device", choices=("cpu",), help="where to run (default: cpu)")
+    group.add_argument("--device", type=_device, metavar="NAME", help="cpu, cuda, cuda:1 (default: cpu)")
     group.add_argument(
         "--threads", type=_whole, metavar="N", help="onnxruntime's threads (default: 0, it decides)"
     )
@@ -396,7 +410,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
     def command(
-        name: str, function: Callable[[Args], None], text: str, *examples: str
+        name: str, function: Callable[[Args], int | None], text: str, *examples: str
     ) -> argparse.ArgumentParser:
         epilog = "examples:\n" + "\n".join(f"  revgraph {name} {example}".rstrip() for example in examples)
         sub = commands.add_parser(
@@ -422,6 +436,7 @@ def _parser() -> argparse.ArgumentParser:
     _compare_arguments(command)
     command("variants", _variants, "list the eight variants of the paper's Fig. 3", "", "--json")
     command("models", _models, "list the recipes and networks that revgraph knows", "", "--json")
+    command("doctor", _doctor, "show what this machine can run, and why not the rest", "", "--json")
     sub = command(
         "demo", _demo, "compile SqueezeNet, run it on a photograph and draw the result", "", "-o out"
     )
@@ -526,6 +541,14 @@ def _run_arguments(command: Callable[..., argparse.ArgumentParser]) -> None:
     sub.add_argument("--seed", type=_whole, metavar="N", default=0, help="of the random generator")
     help_output = "a picture's path for one result, else a folder"
     sub.add_argument("-o", "--output", required=True, metavar="PICTURE_OR_FOLDER", help=help_output)
+
+
+def _device(text: str) -> str:
+    try:
+        Device.of(text)
+    except RevgraphError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return text
 
 
 def _whole(text: str) -> int:

@@ -7,6 +7,7 @@ import numpy as np
 from revgraph import files, neuron, picture, recipe, zoo
 from revgraph.compiler import compile
 from revgraph.explain import Explainer, Explanation
+from revgraph.runtime import Device
 from revgraph.session import Session
 from revgraph.variants import TITLES
 
@@ -15,7 +16,7 @@ PHOTOGRAPH = "chelsea"
 ROW = ("deconvnet", "salinet", "desalinet")
 
 
-def demo(folder: Path, threads: int = 0) -> list[tuple[Path, str]]:
+def demo(folder: Path, threads: int = 0, device: str = "cpu") -> list[tuple[Path, str]]:
     """Compile SqueezeNet for DeSaliNet, explain the photograph, and draw the three named variants in a row.
 
     Returns:
@@ -26,10 +27,12 @@ def demo(folder: Path, threads: int = 0) -> list[tuple[Path, str]]:
     """
     chosen, image = recipe.load(NETWORK), zoo.sample(PHOTOGRAPH)
     model, neurons = zoo.model_path(chosen), [neuron.parse("max")]
+    kind = Device.of(device).kind
+    target = "portable" if kind == "cpu" else kind  # its files shall run anywhere
     found: dict[str, Explanation] = {}
     for variant in ROW:
-        compiled = compile(model, variant=variant)
-        explainer = Explainer(Session(compiled, threads=threads), chosen)
+        compiled = compile(model, variant=variant, target=target)
+        explainer = Explainer(Session(compiled, threads=threads, device=device), chosen)
         (found[variant],) = explainer.explain(image, neurons, np.random.default_rng(0))
     best = found["desalinet"]
     single, row = folder / f"{PHOTOGRAPH}.desalinet.png", folder / f"{PHOTOGRAPH}.row.png"

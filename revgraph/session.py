@@ -1,17 +1,17 @@
 """Running a compilation on onnxruntime; the bottleneck stays where the forward graph left it."""
 
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
-import onnx
 
-from revgraph.errors import RevgraphError, missing_extra
+from revgraph.errors import RevgraphError
 from revgraph.pair import Compiled
-from revgraph.weights import LightModel, Weights
+from revgraph.runtime import Device, exposed, open_light, ort_value, ort_values, run
+from revgraph.weights import LightModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,22 +35,30 @@ class Session:
     Args:
         pair: The compilation.
         threads: onnxruntime's threads within an operator; 0 leaves the choice to it.
+        device: Where to run: "cpu", "cuda", or of several GPUs "cuda:1".
         configure: Called with each graph's `onnxruntime.SessionOptions` before it is opened, to set what else
             shall differ: memory arenas, graph optimisation, profiling.
 
     A session may be called from several threads at once. What the forward graph leaves for the reversed one
-    is handed over where it lies, without a copy. The reversed graph is opened by the first call of `reverse`,
-    for as many images and rows as that has: onnxruntime fuses more where it knows them. Should another call
-    differ, the graph is opened once more, for any number.
+    is handed over where it lies, without a copy, on a GPU too. The reversed graph is opened by the first call
+    of `reverse`, for as many images and rows as that has: onnxruntime fuses more where it knows them. Should
+    another call differ, the graph is opened once more, for any number.
 
     Raises:
-        RevgraphError: onnxruntime is not installed, or cannot run the forward graph.
+        RevgraphError: onnxruntime is not installed, cannot run the forward graph, or has no such device: it
+            never runs elsewhere instead.
     """
 
     def __init__(
-        self, pair: Compiled, *, threads: int = 0, configure: Callable[[Any], object] | None = None
+        self,
+        pair: Compiled,
+        *,
+        threads: int = 0,
+        device: str = "cpu",
+        configure: Callable[[Any], object] | None = None,
     ) -> None:
         self.pair = pair
+        self._device = Device.of(device)
         self._threads, self._configure = threads, configure
         # Kept here, for onnxruntime reads these arrays where they are and does not keep them itself.
         self._weights = ort_values(pair.light_forward.weights | pair.light_reversed.weights)
@@ -69,11 +77,12 @@ class Session:
         kind = next(i.type for i in self._forward.get_inputs() if i.name == self.pair.input)
         return np.dtype(next(name for name, known in _ONNX_TYPES.items() if known == kind))
 
-    def forward(self, x: np.ndarray, /, **others: np.ndarray) -> Trace:
+    def forward(self, x: Any, /, **others: Any) -> Trace:
         """Run the forward graph.
 
         Args:
-            x: The input that x_hat belongs to, (N, ...).
+            x: The input that x_hat belongs to, (N, ...): an array, or another library's tensor, on the device
+                or on the CPU, that speaks DLPack and is used where it lies.
             **others: The model's other inputs, by name.
 
         Returns:
@@ -83,19 +92,19 @@ class Session:
             RevgraphError: An input is missing or does not fit.
         """
         feeds = {self.pair.input: x, **others}
-        self._check_feeds(feeds)
         names = [output.name for output in self._forward.get_outputs()]
-        values = dict(zip(names, run(self._forward, names, feeds), strict=True))
+        values = dict(zip(names, self._run(self._forward, names, self._checked(feeds)), strict=True))
         taps = {name: values.pop(name) for name in self.pair.taps}
         outputs = {name: value.numpy() for name, value in values.items()}
         return Trace(outputs[self.pair.at], outputs, taps)
 
-    def reverse(self, trace: Trace, p: np.ndarray) -> np.ndarray:
+    def reverse(self, trace: Trace, p: Any) -> np.ndarray:
         """Run the reversed graph.
 
         Args:
             trace: Of N images.
-            p: (P, *y.shape[1:]), in the dtype of y. P = N, or N = 1 and P projections of that one image.
+            p: (P, *y.shape[1:]), in the dtype of y. P = N, or N = 1 and P projections of that one image. An
+                array or another library's tensor, as for `forward`.
 
         Returns:
             x_hat, (P, *x.shape[1:]).
@@ -103,10 +112,18 @@ class Session:
         Raises:
             RevgraphError: p does not fit, or onnxruntime cannot run the reversed graph.
         """
+        return np.asarray(self.reverse_on_device(trace, p).numpy())
+
+    def reverse_on_device(self, trace: Trace, p: Any) -> Any:
+        """As `reverse`, but x_hat stays where it was computed.
+
+        Returns:
+            An `onnxruntime.OrtValue`, which other libraries take over by DLPack: `torch.from_dlpack(x_hat)`.
+        """
         feeds = self._reversed_feeds(trace, p)
-        graph = self._reversed_for(trace.y.shape[0], p.shape[0])
-        (x_hat,) = run(graph, ["x_hat"], feeds)
-        return np.asarray(x_hat.numpy())
+        graph = self._reversed_for(trace.y.shape[0], feeds["p"].shape()[0])
+        (x_hat,) = self._run(graph, ["x_hat"], feeds)
+        return x_hat
 
     def _reversed_for(self, images: int, rows: int) -> Any:
         """The reversed graph, open for these numbers, or for any."""
@@ -144,10 +161,9 @@ class Session:
         Returns:
             Forward tensors by name, and by the same names their x_hat, each in the order of computation.
         """
-        feeds = {self.pair.input: x, **others}
-        self._check_feeds(feeds)
         graph, names = self._exposed_forward
-        values = dict(zip(names, run(graph, names, feeds), strict=True))
+        feeds = self._checked({self.pair.input: x, **others})
+        values = dict(zip(names, self._run(graph, names, feeds), strict=True))
         taps = {name: values.pop(name) for name in self.pair.taps}
         forward = {name: value.numpy() for name, value in values.items()}
         y = forward[self.pair.at]
@@ -157,7 +173,7 @@ class Session:
     def _signals(self, trace: Trace, p: np.ndarray) -> dict[str, np.ndarray]:
         """Every x_hat on the way back, by the reversed tensor's name."""
         graph, names = self._exposed_reversed
-        values = run(graph, names, self._reversed_feeds(trace, p))
+        values = self._run(graph, names, self._reversed_feeds(trace, p))
         return {name: value.numpy() for name, value in zip(names, values, strict=True)}
 
     @cached_property
@@ -188,111 +204,58 @@ class Session:
             if self._configure is not None:
                 self._configure(options)
 
-        return open_light(light, self._weights, self._threads, configure)
+        return open_light(light, self._weights, self._threads, configure, self._device)
 
-    def _reversed_feeds(self, trace: Trace, p: np.ndarray) -> dict[str, Any]:
-        n, rows = trace.y.shape[0], p.shape[0] if p.ndim else 0
-        if p.dtype != trace.y.dtype or p.shape[1:] != trace.y.shape[1:] or p.ndim == 0:
+    def _run(self, graph: Any, names: list[str], feeds: Mapping[str, Any]) -> list[Any]:
+        return run(graph, names, feeds, self._device)
+
+    def _reversed_feeds(self, trace: Trace, p: Any) -> dict[str, Any]:
+        (kind, shape), n = _about(p), trace.y.shape[0]
+        if kind != str(trace.y.dtype) or shape[1:] != trace.y.shape[1:] or not shape:
             why = f"y is {trace.y.dtype} {trace.y.shape}"
             raise RevgraphError(
-                f"p does not fit: it is {p.dtype} {p.shape}", why, "only the first dimension is free"
+                f"p does not fit: it is {kind} {shape}", why, "only the first dimension is free"
             )
+        rows = shape[0]
         if rows == 0 or (rows != n and n != 1):
             why = f"the trace is of {n} images"
             raise RevgraphError(
                 f"p does not fit: it has {rows} rows", why, f"give {n} rows, or trace one image"
             )
-        return {"p": p, **trace.taps}
+        return {"p": ort_value(p), **trace.taps}
 
-    def _check_feeds(self, feeds: Mapping[str, np.ndarray]) -> None:
+    def _checked(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
+        """The inputs as onnxruntime's values, which fit."""
         inputs = {value.name: value for value in self._forward.get_inputs()}
         if feeds.keys() != inputs.keys():
             given, wanted = (", ".join(f"'{name}'" for name in names) for names in (feeds, inputs))
             raise RevgraphError("the inputs do not fit", f"given were {given}", f"the model has {wanted}")
-        for name, values in feeds.items():
-            declared = inputs[name].shape
-            fits = len(declared) == values.ndim and all(
-                not isinstance(n, int) or n == m for n, m in zip(declared, values.shape, strict=True)
+        return {name: self._fitting(inputs[name], value) for name, value in feeds.items()}
+
+    def _fitting(self, declared: Any, given: Any) -> Any:
+        kind, shape = _about(given)
+        fits = len(declared.shape) == len(shape) and all(
+            not isinstance(n, int) or n == m for n, m in zip(declared.shape, shape, strict=True)
+        )
+        if not fits or _ONNX_TYPES.get(kind) != declared.type:
+            raise RevgraphError(
+                f"input '{declared.name}' does not fit: it is {kind} {shape}",
+                f"the model wants {declared.type} {declared.shape}",
+                "convert it, or compile a model that takes it",
             )
-            if not fits or _ONNX_TYPES.get(str(values.dtype)) != inputs[name].type:
-                what = f"input '{name}' does not fit: it is {values.dtype} {values.shape}"
-                raise RevgraphError(
-                    what,
-                    f"the model wants {inputs[name].type} {declared}",
-                    "convert it, or compile a model that takes it",
-                )
+        return ort_value(given)
+
+
+def _about(given: Any) -> tuple[str, tuple[int, ...]]:
+    """NumPy's name of the element type, and the shape."""
+    if isinstance(given, np.ndarray):
+        return str(given.dtype), given.shape
+    value = ort_value(given)
+    kind = value.data_type()
+    return next((name for name, known in _ONNX_TYPES.items() if known == kind), kind), tuple(value.shape())
 
 
 _ONNX_TYPES = {"float32": "tensor(float)", "float64": "tensor(double)"} | {
     name: f"tensor({name})"
     for name in ("float16", "uint8", "int8", "uint16", "int16", "int32", "int64", "bool")
 }
-
-
-# ---------------------------------------------------------------- onnxruntime
-
-
-def ort_values(weights: Weights) -> dict[str, Any]:
-    """The arrays as onnxruntime's values, over the same memory."""
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise missing_extra("cannot run a network", "onnxruntime", "cpu") from error
-    return {name: onnxruntime.OrtValue.ortvalue_from_numpy(values) for name, values in weights.items()}
-
-
-def open_light(
-    light: LightModel,
-    values: Mapping[str, Any],
-    threads: int,
-    configure: Callable[[Any], object] | None = None,
-) -> Any:
-    """An InferenceSession on weights where they are, which are not copied."""
-    import onnxruntime
-
-    names = list(light.weights)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 4  # what it logs as errors it also raises
-    options.add_external_initializers(names, [values[name] for name in names])
-    for name in names:  # the first alone would be copied
-        options.add_initializer(name, values[name])
-    if configure is not None:
-        configure(options)
-    try:
-        return onnxruntime.InferenceSession(
-            light.model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
-    except Exception as error:
-        raise _refused(error) from error
-
-
-def exposed(light: LightModel, names: Iterable[str]) -> LightModel:
-    """The same with inner tensors as outputs too."""
-    model = onnx.ModelProto()
-    model.CopyFrom(light.model)
-    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
-    return LightModel(model, light.weights)
-
-
-def run(session: Any, outputs: list[str], feeds: Mapping[str, Any]) -> list[Any]:
-    import onnxruntime
-
-    values = {
-        name: onnxruntime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(value))
-        if isinstance(value, np.ndarray)
-        else value
-        for name, value in feeds.items()
-    }
-    try:
-        return list(session.run_with_ort_values(outputs, values))
-    except Exception as error:
-        raise _refused(error) from error
-
-
-def _refused(error: Exception) -> Exception:
-    """onnxruntime's own exceptions are about the model or its inputs; any other is a bug."""
-    if type(error).__module__.startswith("onnxruntime"):
-        remedy = "check that the model itself runs there"
-        return RevgraphError("onnxruntime cannot run this network", str(error), remedy)
-    return error

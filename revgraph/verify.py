@@ -13,7 +13,8 @@ from onnx import numpy_helper
 from revgraph import compiler, reference
 from revgraph.errors import RevgraphError
 from revgraph.pair import Compiled
-from revgraph.session import Session, Trace, exposed, open_light, ort_values, run
+from revgraph.runtime import Device, exposed, open_light, ort_values, run
+from revgraph.session import Session, Trace
 from revgraph.weights import LightModel
 
 Array = np.ndarray
@@ -55,7 +56,12 @@ class Check:
 
 
 def verify(
-    pair: Compiled, model: str | Path | onnx.ModelProto | None = None, *, threads: int = 0, seed: int = 0
+    pair: Compiled,
+    model: str | Path | onnx.ModelProto | None = None,
+    *,
+    threads: int = 0,
+    device: str = "cpu",
+    seed: int = 0,
 ) -> Iterator[Check]:
     """Prove a compilation right, or find where it is wrong, on random inputs.
 
@@ -63,6 +69,7 @@ def verify(
         pair: The compilation.
         model: What it was compiled from, to hold the forward outputs against.
         threads: onnxruntime's.
+        device: Where to run what is proved; as for Session.
         seed: Of the random inputs.
 
     Yields:
@@ -72,7 +79,7 @@ def verify(
         RevgraphError: The network does not run on a random input, or `model` cannot be read.
     """
     source = None if model is None else compiler.read_source(model)
-    proof = _Proof(pair, threads, seed)
+    proof = _Proof(pair, threads, device, seed)
     yield proof.layers()
     yield proof.whole()
     yield proof.derivative()
@@ -86,9 +93,10 @@ def verify(
 class _Proof:
     """What the checks share: a random image, or as many as the batch is fixed at, and what becomes of it."""
 
-    def __init__(self, pair: Compiled, threads: int, seed: int) -> None:
+    def __init__(self, pair: Compiled, threads: int, device: str, seed: int) -> None:
         self.pair, self.threads, self.rng = pair, threads, np.random.default_rng(seed)
-        self.session = Session(pair, threads=threads)
+        self.device = Device.of(device)
+        self.session = Session(pair, threads=threads, device=device)
         self.feeds, self.trace = self._first_run()
 
     # ----- Inputs -----
@@ -163,7 +171,7 @@ class _Proof:
         return {"variant": pair.variant, "at": pair.at, "to": pair.input, "lrn": pair.metadata["lrn"]}
 
     def _run(self, light: LightModel, names: list[str], feeds: Mapping[str, Any]) -> Arrays:
-        session = open_light(light, ort_values(light.weights), self.threads)
+        session = open_light(light, ort_values(light.weights), self.threads, device=self.device)
         return {name: v.numpy() for name, v in zip(names, run(session, names, feeds), strict=True)}
 
     # ----- (a) -----

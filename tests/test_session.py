@@ -307,9 +307,9 @@ def test_the_bottleneck_is_handed_over_where_it_lies(monkeypatch):
     trace, fed = session.forward(picture(1, 3, 8, 8)), {}
     run_graph = session_module.run
 
-    def noted(graph, names, feeds):
+    def noted(graph, names, feeds, device):
         fed.update(feeds)
-        return run_graph(graph, names, feeds)
+        return run_graph(graph, names, feeds, device)
 
     monkeypatch.setattr(session_module, "run", noted)
     session.reverse(trace, trace.y)

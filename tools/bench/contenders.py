@@ -46,6 +46,11 @@ class Contender:
     lrn: str = "own"
     projections: int | None = None
 
+    @property
+    def key(self) -> str:
+        """What names it in files of progress and lists of the skipped."""
+        return f"{self.name}|{self.target}"
+
 
 GROUPS = ("rows", "free", "projections")
 """One image for each row of p; the same with P unknown to onnxruntime; several rows of p for one image.

@@ -34,7 +34,7 @@ def work(job: Job) -> Job:
             if call:
                 calls[contender] = call
             rows[contender] |= found
-        times = interleaved(calls, job["reps"], job["budget"])
+        times = interleaved(calls, job["reps"], job["budget"], Path(job["progress"]))
         for contender in members:
             measured = times.get(contender)
             if isinstance(measured, str):
@@ -49,10 +49,10 @@ def work(job: Job) -> Job:
 
 def opened(job: Job, contender: Contender) -> tuple[Call | None, Job]:
     """The call, warmed up, and how right it is; or no call, and the failure."""
-    key, progress = f"{contender.name}|{contender.target}", Path(job["progress"])
-    if key in job["skipped"]:
-        return None, {"failure": job["skipped"][key]}
-    progress.write_text(key)  # for the process that finds this one dead
+    progress = Path(job["progress"])
+    if contender.key in job["skipped"]:
+        return None, {"failure": job["skipped"][contender.key]}
+    progress.write_text(contender.key)  # for the process that finds this one dead
     try:
         call = contender.open(job)
         for _ in range(WARM_UP):
@@ -75,7 +75,7 @@ def _limit_torch(job: Job) -> None:
 
 
 def interleaved(
-    calls: Mapping[Contender, Call], reps: int, budget: float
+    calls: Mapping[Contender, Call], reps: int, budget: float, progress: Path
 ) -> dict[Contender, list[float] | str]:
     """The seconds of each call in each round, or its failure.
 
@@ -93,6 +93,7 @@ def interleaved(
         for contender, call in calls.items():
             if contender in failures or max(times[contender], default=0) > budget / SLOW:
                 continue
+            progress.write_text(contender.key)
             start = time.perf_counter()
             try:
                 call()
@@ -100,6 +101,7 @@ def interleaved(
                 failures[contender] = one_line(error)
             times[contender].append(time.perf_counter() - start)
     gc.enable()
+    progress.write_text("")
     return times | failures
 
 
