@@ -4,10 +4,13 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 
+from revgraph.compiler import compile
 from revgraph.errors import RevgraphError
 from revgraph.pair import Compiled
 from revgraph.runtime import Device, exposed, open_light, ort_value, ort_values, run
@@ -33,11 +36,12 @@ class Session:
     """A compilation, ready to run.
 
     Args:
-        pair: The compilation.
+        pair: The compilation; or a model, as `compile` takes it, to be compiled for the device.
         threads: onnxruntime's threads within an operator; 0 leaves the choice to it.
         device: Where to run: "cpu", "cuda", or of several GPUs "cuda:1".
         configure: Called with each graph's `onnxruntime.SessionOptions` before it is opened, to set what else
             shall differ: memory arenas, graph optimisation, profiling.
+        **options: For a model what `compile` is told, the variant at least; the target is the device's.
 
     A session may be called from several threads at once. What the forward graph leaves for the reversed one
     is handed over where it lies, without a copy, on a GPU too. The reversed graph is opened by the first call
@@ -45,20 +49,25 @@ class Session:
     another call differ, the graph is opened once more, for any number.
 
     Raises:
-        RevgraphError: onnxruntime is not installed, cannot run the forward graph, or has no such device: it
-            never runs elsewhere instead.
+        RevgraphError: The model cannot be compiled; or onnxruntime is not installed, cannot run the forward
+            graph, or has no such device: it never runs elsewhere instead.
     """
 
     def __init__(
         self,
-        pair: Compiled,
+        pair: Compiled | str | Path | onnx.ModelProto,
         *,
         threads: int = 0,
         device: str = "cpu",
         configure: Callable[[Any], object] | None = None,
+        **options: Any,
     ) -> None:
-        self.pair = pair
         self._device = Device.of(device)
+        if not isinstance(pair, Compiled):
+            pair = compile(pair, **{"target": self._device.kind} | options)
+        elif options:
+            raise TypeError(f"a compilation takes no {', '.join(options)}: these are for compile")
+        self.pair = pair
         self._threads, self._configure = threads, configure
         # Kept here, for onnxruntime reads these arrays where they are and does not keep them itself.
         self._weights = ort_values(pair.light_forward.weights | pair.light_reversed.weights)

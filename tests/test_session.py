@@ -337,3 +337,20 @@ def test_the_reversed_graph_is_opened_for_the_first_numbers_and_then_for_any(mon
         found = [session.reverse(t, p) for session, t in zip((one, other), traces, strict=True)]
         np.testing.assert_allclose(*found, rtol=1e-5, atol=1e-6)
     assert len(opened) == 6
+
+
+def test_a_model_is_compiled_for_the_device():
+    session = Session(cnn(), variant="salinet", at="relu1")
+    assert session.pair.metadata["target"] == "cpu"
+    assert (session.pair.variant, session.pair.at) == ("salinet", "relu1")
+    x = picture(1, 3, 8, 8)
+    trace = session.forward(x)
+    by_hand = Session(revgraph.compile(cnn(), variant="salinet", at="relu1"))
+    expected = by_hand.reverse(by_hand.forward(x), trace.y)
+    np.testing.assert_allclose(session.reverse(trace, trace.y), expected, rtol=1e-5, atol=1e-6)
+    assert Session(cnn(), variant="salinet", target="portable").pair.metadata["target"] == "portable"
+
+
+def test_a_compilation_is_told_no_more():
+    with pytest.raises(TypeError, match="a compilation takes no at"):
+        Session(revgraph.compile(cnn(), variant="salinet"), at="relu1")
