@@ -47,7 +47,6 @@ def _fits(switches: gs.Node, window: Window) -> bool:
         and min(window.kernel) > 1
         and max(window.kernel) <= MOST
         and not window.same
-        and not switches.attrs.get("ceil_mode")
     )
 
 

@@ -38,6 +38,7 @@ def check(net: onnx.ModelProto, x: np.ndarray, variant: str) -> None:
 WINDOWS = {
     "GoogLeNet's": {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]},
     "no padding": {"kernel_shape": [3, 3]},
+    "torchvision's": {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1], "ceil_mode": 1},
     "2 x 2": {"kernel_shape": [2, 2]},
     "2 x 2, padded after": {"kernel_shape": [2, 2], "pads": [0, 0, 1, 1]},
     "2 x 2, padded before": {"kernel_shape": [2, 2], "pads": [1, 1, 0, 0]},
