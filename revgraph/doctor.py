@@ -70,7 +70,8 @@ def _tiny() -> onnx.ModelProto:
 def _extras() -> Iterator[Finding]:
     """Those of the package that bring more than onnxruntime."""
     needed: dict[str, list[str]] = {}
-    for requirement in importlib.metadata.requires("revgraph") or ():
+    requirements = importlib.metadata.requires("revgraph") if _installed("revgraph") else None
+    for requirement in requirements or ():
         if found := re.search(r"extra\s*==\s*['\"]([\w-]+)['\"]", requirement):
             needed.setdefault(found[1], []).append(re.split(r"[^\w.-]", requirement, maxsplit=1)[0])
     for extra, names in needed.items():

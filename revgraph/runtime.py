@@ -128,10 +128,11 @@ def run(session: Any, outputs: list[str], feeds: Mapping[str, Any], device: Devi
     Raises:
         RevgraphError: onnxruntime cannot run the network on these.
     """
+    values = {name: ort_value(value) for name, value in feeds.items()}
     try:
         binding = session.io_binding()
-        for name, value in feeds.items():
-            binding.bind_ortvalue_input(name, ort_value(value))
+        for name, value in values.items():
+            binding.bind_ortvalue_input(name, value)
         for name in outputs:
             binding.bind_output(name, device.kind, device.index)
         session.run_with_iobinding(binding)
@@ -148,7 +149,13 @@ def ort_value(value: Any) -> Any:
         return value
     if isinstance(value, np.ndarray):
         return onnxruntime.OrtValue.ortvalue_from_numpy(np.asarray(value, order="C"))
-    return onnxruntime.OrtValue.from_dlpack(value)
+    try:
+        return onnxruntime.OrtValue.from_dlpack(value)
+    except Exception as error:  # of many kinds, from two libraries
+        what, why = f"cannot take a {type(value).__name__}", str(error).partition("\n")[0]
+        raise RevgraphError(
+            what, why, "give a NumPy array, or a contiguous tensor that speaks DLPack"
+        ) from error
 
 
 def refused(error: Exception) -> Exception:

@@ -13,7 +13,7 @@ import onnx
 from revgraph.compiler import compile
 from revgraph.errors import RevgraphError
 from revgraph.pair import Compiled
-from revgraph.runtime import Device, exposed, open_light, ort_value, ort_values, run
+from revgraph.runtime import Device, check_cuda, exposed, open_light, ort_value, ort_values, run
 from revgraph.weights import LightModel
 
 
@@ -63,11 +63,14 @@ class Session:
         **options: Any,
     ) -> None:
         self._device = Device.of(device)
+        if self._device.kind == "cuda":
+            check_cuda()
         if not isinstance(pair, Compiled):
             pair = compile(pair, **{"target": self._device.kind} | options)
         elif options:
             raise TypeError(f"a compilation takes no {', '.join(options)}: these are for compile")
         self.pair = pair
+        self._free = _free_dimensions(pair)
         self._threads, self._configure = threads, configure
         # Kept here, for onnxruntime reads these arrays where they are and does not keep them itself.
         self._weights = ort_values(pair.light_forward.weights | pair.light_reversed.weights)
@@ -205,11 +208,9 @@ class Session:
         """A graph; the reversed one for a number of images and rows of p, if these are told."""
 
         def configure(options: Any) -> None:
-            if sizes is not None:
-                for value in light.model.graph.input:
-                    dim = value.type.tensor_type.shape.dim[0]
-                    if dim.dim_param:
-                        options.add_free_dimension_override_by_name(dim.dim_param, sizes[value.name == "p"])
+            for name, n in zip(self._free, sizes or (), strict=False):
+                if name:
+                    options.add_free_dimension_override_by_name(name, n)
             if self._configure is not None:
                 self._configure(options)
 
@@ -253,6 +254,15 @@ class Session:
                 "convert it, or compile a model that takes it",
             )
         return ort_value(given)
+
+
+def _free_dimensions(pair: Compiled) -> tuple[str, str]:
+    """What the reversed graph calls the number of images, and that of rows; empty where it shall stay free."""
+    (x,) = (value for value in pair.light_forward.model.graph.input if value.name == pair.input)
+    shapes = {v.name: v.type.tensor_type.shape.dim for v in pair.light_reversed.model.graph.input}
+    images, rows = x.type.tensor_type.shape.dim[0].dim_param, shapes["p"][0].dim_param
+    sizes = {dim.dim_param for shape in shapes.values() for dim in shape[1:]}
+    return "" if images in sizes else images, rows
 
 
 def _about(given: Any) -> tuple[str, tuple[int, ...]]:

@@ -164,8 +164,10 @@ def _by_channel(node: gs.Node) -> bool:
     return per_channel(node.inputs[1].values, node.outputs[0].shape)
 
 
-def per_channel(factor: np.ndarray, shape: Shape) -> bool:
+def per_channel(factor: np.ndarray, shape: Shape | None) -> bool:
     """Whether a factor of a tensor (P, C, *spatial) is one number, or one for each channel."""
+    if shape is None:
+        return False
     dims = [1] * (len(shape) - factor.ndim) + list(factor.shape)
     return len(dims) == len(shape) and all(n == 1 for axis, n in enumerate(dims) if axis != 1)
 
@@ -203,7 +205,9 @@ def _same_signs(x: Tensor, y: Tensor) -> bool:
 
 def blockable(x: Tensor) -> bool:
     """Whether a CPU computes x in blocks of channels: float32 maps."""
-    return x.dtype == np.float32 and len(x.shape) == 4 and static(x.shape[1:2]) and x.shape[1] % BLOCK == 0
+    if x.dtype != np.float32 or x.shape is None:
+        return False
+    return len(x.shape) == 4 and static(x.shape[1:2]) and x.shape[1] % BLOCK == 0
 
 
 BLOCKED = ("Add", "BatchNormalization", "Concat", "Dropout", "Identity", "Mul", "Relu", "Sub", "Sum")
@@ -211,7 +215,7 @@ BLOCKED = ("Add", "BatchNormalization", "Concat", "Dropout", "Identity", "Mul", 
 
 
 def in_blocks(x: Tensor) -> bool:
-    """Whether a CPU has x in blocks; taps are, being what convolutions of the forward graph give."""
+    """Whether a CPU has x in blocks, so far as the graph tells: of a tap, a penalty or a mask, it does."""
     waiting, seen = [x], set[str]()
     while waiting:
         tensor = waiting.pop()

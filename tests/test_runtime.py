@@ -133,3 +133,10 @@ def test_they_have_to_fit_too():
     trace = session.forward(picture(1, 3, 8, 8))
     with pytest.raises(RevgraphError, match=r"p does not fit: it is float32 \(1, 3\)"):
         session.reverse(trace, Foreign(np.zeros((1, 3), np.float32)))
+
+
+@pytest.mark.parametrize("given", [[1.0, 2.0], None, "x"], ids=str)
+def test_what_is_no_tensor_is_refused(given):
+    session = Session(revgraph.compile(cnn(), variant="desalinet"))
+    with pytest.raises(RevgraphError, match=f"cannot take a {type(given).__name__}"):
+        session.forward(given)

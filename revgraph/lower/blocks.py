@@ -1,4 +1,4 @@
-"""Sums that onnxruntime's CPU computes in blocks of channels, each inside a convolution."""
+"""What keeps onnxruntime's CPU in blocks of channels, in sums, differences, products and concatenations."""
 
 import numpy as np
 
@@ -25,16 +25,12 @@ def compute_in_blocks(fwd: Builder, rev: Builder) -> None:
     for node in [node for node in rev.graph.nodes if node.op in ("Mul", "Sub")]:
         if _of_one_shape(node) and any(map(in_blocks, node.inputs)):
             rev.scope = node.outputs[0].name
-            node.inputs = [t if in_blocks(t) else _through_ones(rev, t) for t in node.inputs]
+            node.inputs = [t if in_blocks(t) else _depthwise(rev, t, 1) for t in node.inputs]
             if node.op == "Sub":
-                replace(node, _difference(rev, *node.inputs))
+                a, b = node.inputs
+                like = {"dtype": a.dtype, "shape": node.outputs[0].shape}
+                replace(node, rev.emit("Add", _depthwise(rev, b, -1), a, **like))
     rev.graph.cleanup().toposort()
-
-
-def _difference(rev: Builder, a: Tensor, b: Tensor) -> gs.Variable:
-    like = {"dtype": a.dtype, "shape": a.shape}
-    minus = np.full((a.shape[1], 1, 1, 1), -1, a.dtype)
-    return rev.emit("Add", rev.emit("Conv", b, minus, **like, group=len(minus)), a, **like)
 
 
 def concatenate_in_blocks(fwd: Builder, rev: Builder) -> None:
@@ -47,7 +43,7 @@ def concatenate_in_blocks(fwd: Builder, rev: Builder) -> None:
             fwd.scope = node.outputs[0].name
             for i, tensor in enumerate(node.inputs):
                 if not in_blocks(tensor):
-                    node.inputs[i] = _through_ones(fwd, tensor)
+                    node.inputs[i] = _depthwise(fwd, tensor, 1)
     fwd.graph.toposort()
 
 
@@ -81,16 +77,15 @@ def _chain(rev: Builder, terms: list[Tensor], total: Tensor) -> gs.Variable:
     found = held[0] if held else None
     for term in held[1:]:
         found = rev.emit("Add", found, term, **like)
-    plain = [_through_ones(rev, term) for term in terms if not in_blocks(term)]
+    plain = [_depthwise(rev, term, 1) for term in terms if not in_blocks(term)]
     for conv in [*plain, *filter(_convolution, terms)]:
         found = conv if found is None else rev.emit("Add", conv, found, **like)
     return found
 
 
-def _through_ones(rev: Builder, x: Tensor) -> gs.Variable:
-    channels = x.shape[1]
-    ones = np.ones((channels, 1, 1, 1), x.dtype)
-    return rev.emit("Conv", x, ones, dtype=x.dtype, shape=x.shape, group=channels)
+def _depthwise(builder: Builder, x: Tensor, factor: int) -> gs.Variable:
+    weight = np.full((x.shape[1], 1, 1, 1), factor, x.dtype)
+    return builder.emit("Conv", x, weight, dtype=x.dtype, shape=x.shape, group=len(weight))
 
 
 def _convolution(x: Tensor) -> bool:

@@ -40,7 +40,9 @@ def _normalised(node: gs.Node) -> tuple[gs.Node | None, np.ndarray | None]:
         if before is not None and before.op == "Conv":
             continue
         held = all(isinstance(tensor, gs.Constant) for tensor in norm.inputs[1:])
-        if held and len(norm.outputs) == 1 and per_channel(other.values, y.shape):
+        if not held or len(norm.outputs) > 1 or not blockable(y) or not per_channel(other.values, y.shape):
+            continue
+        if other.values.size in (1, y.shape[1]):
             return norm, np.broadcast_to(other.values.ravel(), norm.inputs[1].shape)
     return None, None
 

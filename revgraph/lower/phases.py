@@ -12,21 +12,20 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from revgraph.errors import RevgraphError
 from revgraph.graph import Builder, Shape, Tensor, gs, static
-from revgraph.lower.switches import PLANE
 from revgraph.lower.target import Encoding
 from revgraph.window import Axes, Window
 
-MOST = 64
-"""Elements of a window; each is a few nodes in both graphs."""
+MOST = 256
+"""Elements of a window, as a byte tells them apart; each is a few nodes in both graphs."""
 
 
 def _encode(fwd: Builder, tap: gs.Node) -> Tensor:
     """The row-major position of each window's first maximum: uint8, shaped like y."""
     x, y = tap.inputs
     window = Window.of(tap.attrs)
-    if not _fits(window, x.shape, y.shape):
-        return PLANE.encode(fwd, tap)
+    _check(tap, window, x.shape, y.shape)
     *phases, _ = _phases(fwd, x, y, window)
     like = {"dtype": np.float32, "shape": y.shape}
     found: Tensor | np.ndarray = np.array(len(phases), np.float32)
@@ -34,23 +33,30 @@ def _encode(fwd: Builder, tap: gs.Node) -> Tensor:
         equal = fwd.emit("Equal", phases[k], y, dtype=bool, shape=y.shape)
         found = fwd.emit("Where", equal, np.array(k, np.float32), found, **like)
     if isinstance(found, np.ndarray):  # a window of one element
-        found = fwd.emit("Mul", fwd.emit("Cast", y, to=np.float32, **like), np.zeros((), np.float32), **like)
+        found = fwd.emit("Cast", fwd.emit("Less", y, y, dtype=bool, shape=y.shape), to=np.float32, **like)
     return fwd.emit("Cast", found, dtype=np.uint8, shape=y.shape, to=np.uint8)
 
 
-def _fits(window: Window, size: Shape, outputs: Shape) -> bool:
-    return static(size[2:]) and static(outputs[2:]) and not window.same and math.prod(window.kernel) <= MOST
+def _check(tap: gs.Node, window: Window, size: Shape, outputs: Shape) -> None:
+    what = f"cannot pool without Indices at '{tap.name.removesuffix('/switches')}'"
+    if not (static(size[2:]) and static(outputs[2:])) or window.same:
+        remedy = "export with fixed sizes, or compile with --target portable"
+        raise RevgraphError(what, "the size of its maps is known at run time only", remedy)
+    if (elements := math.prod(window.kernel)) > MOST:
+        why = f"its windows have {elements} elements, and the most are {MOST}"
+        raise RevgraphError(what, why, "compile with --target portable")
 
 
 def _phases(fwd: Builder, x: Tensor, y: Tensor, window: Window) -> list[Tensor]:
-    """Every element of the windows, in row-major order, each shaped like y; minus infinity in the padding."""
+    """Every element of the windows, in row-major order, each like y; the padding is below any number."""
     size, outputs = x.shape[2:], y.shape[2:]
     end = [max(-rest, 0) for rest in window.uncovered(outputs, size)]
     padded, axes = x, np.arange(2, len(x.shape))
     if any((*window.begin, *end)):
         pads = np.array([0, 0, *window.begin, 0, 0, *end])
         shape = [*x.shape[:2], *(n + b + e for n, b, e in zip(size, window.begin, end, strict=True))]
-        padded = fwd.emit("Pad", x, pads, np.array(-np.inf, x.dtype), dtype=x.dtype, shape=shape)
+        lowest = -np.inf if np.issubdtype(x.dtype, np.floating) else np.iinfo(x.dtype).min
+        padded = fwd.emit("Pad", x, pads, np.array(lowest, x.dtype), dtype=x.dtype, shape=shape)
     steps = np.array(window.strides)
     found = list[Tensor]()
     for element in np.ndindex(window.kernel):
@@ -61,9 +67,7 @@ def _phases(fwd: Builder, x: Tensor, y: Tensor, window: Window) -> list[Tensor]:
 
 
 def _decode(rev: Builder, unpool: gs.Node) -> Tensor:
-    y_hat, switches, size = unpool.inputs
-    if switches.dtype != np.uint8 or not isinstance(size, gs.Constant):
-        return PLANE.decode(rev, unpool)
+    y_hat, switches, _ = unpool.inputs
     window = Window.of(unpool.attrs)
     number = rev.emit("Cast", switches, dtype=np.float32, shape=switches.shape, to=np.float32)
     parts = {}

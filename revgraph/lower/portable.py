@@ -11,7 +11,7 @@ from revgraph.window import Window
 
 def _conv_transposed(rev: Builder, node: gs.Node) -> Tensor:
     y_hat, weight, size = node.inputs
-    return _conv_transpose(rev, y_hat, weight, size, node)
+    return conv_transpose(rev, y_hat, weight, size, node)
 
 
 def _unpool_centre(rev: Builder, node: gs.Node) -> Tensor:
@@ -20,12 +20,27 @@ def _unpool_centre(rev: Builder, node: gs.Node) -> Tensor:
     channels = y_hat.shape[1]
     one_hot = np.broadcast_to(Window.of(node.attrs).one_hot(), (channels, 1, *node.attrs["kernel_shape"]))
     node.attrs["group"] = channels
-    return _conv_transpose(rev, y_hat, np.ascontiguousarray(one_hot, y_hat.dtype), size, node)
+    return conv_transpose(rev, y_hat, np.ascontiguousarray(one_hot, y_hat.dtype), size, node)
 
 
-def _conv_transpose(
-    rev: Builder, y_hat: Tensor, weight: Tensor | np.ndarray, size: Tensor, node: gs.Node
+def conv_transpose(
+    rev: Builder,
+    y_hat: Tensor,
+    weight: Tensor | np.ndarray,
+    size: Tensor,
+    node: gs.Node,
+    symmetric: bool = False,
 ) -> Tensor:
+    """ConvTranspose with pads, or where only the run knows these without any, and cut afterwards.
+
+    Args:
+        rev: The reversed graph.
+        y_hat: (P, C_out, *spatial).
+        weight: The forward convolution's.
+        size: x's.
+        node: The layer of the middle form.
+        symmetric: Whether pads that differ are cut too.
+    """
     window, shape = Window.of(node.attrs), node.outputs[0].shape
     common = {
         "kernel_shape": list(window.kernel),
@@ -35,16 +50,18 @@ def _conv_transpose(
     }
     if isinstance(size, gs.Constant):
         rest = window.uncovered(y_hat.shape[2:], size.values[0].tolist())
-        return rev.emit(
-            "ConvTranspose",
-            y_hat,
-            weight,
-            dtype=y_hat.dtype,
-            shape=shape,
-            pads=[*window.begin, *(max(-n, 0) for n in rest)],
-            output_padding=[max(n, 0) for n in rest],
-            **common,
-        )
+        end = [max(-n, 0) for n in rest]
+        if not symmetric or end == list(window.begin):
+            return rev.emit(
+                "ConvTranspose",
+                y_hat,
+                weight,
+                dtype=y_hat.dtype,
+                shape=shape,
+                pads=[*window.begin, *end],
+                output_padding=[max(n, 0) for n in rest],
+                **common,
+            )
     # Up to stride - 1 elements after the last window belong to no window: make them all, keep what x has.
     longest = rev.emit(
         "ConvTranspose",

@@ -18,7 +18,8 @@ from revgraph.simplify import all_of, blockable, read_tap, tap_of
 from revgraph.window import Window
 
 STEEP = 3e38
-"""Times any difference above 3.3e-39 it is at least 1; so maxima below 3e-32 may pass for equal to others."""
+"""Times any difference above 3.3e-39 it is at least 1. Maxima below 3e-32 may differ by less, and then share
+y_hat; from infinite ones nothing follows."""
 
 MOST = 13
 """Elements along an axis, as in the widest of YOLO's pools, which takes .7 of the time so; each is a tap."""

@@ -38,10 +38,12 @@ def check(net: onnx.ModelProto, *size: int) -> None:
     rng = np.random.default_rng(0)
     x = rng.integers(-2, 3, (2, 2, *size)).astype(np.float32)
     for variant in revgraph.VARIANTS:
-        y = revgraph.Session(revgraph.compile(net, variant=variant)).forward(x).y
-        p = rng.integers(-3, 4, y.shape).astype(np.float32)
-        expected = reverse(net, x, p, variant)
-        np.testing.assert_array_equal(reverse(net, x, p, variant, target="cuda"), expected)
+        session = revgraph.Session(revgraph.compile(net, variant=variant, target="cuda"))
+        trace = session.forward(x)
+        kinds = [tap.numpy().dtype for name, tap in trace.taps.items() if name.endswith("/switches")]
+        assert kinds == [np.uint8] * (not variant.endswith("centre"))
+        p = rng.integers(-3, 4, trace.y.shape).astype(np.float32)
+        np.testing.assert_array_equal(session.reverse(trace, p), reverse(net, x, p, variant))
 
 
 @pytest.mark.parametrize("window", WINDOWS.values(), ids=WINDOWS)
@@ -63,12 +65,33 @@ def test_a_window_in_the_padding_of_negative_numbers():
     np.testing.assert_array_equal(reverse(net, x, p, target="cuda"), reverse(net, x, p))
 
 
-@pytest.mark.parametrize("window", [{"kernel_shape": [9, 9]}, {"kernel_shape": [3, 3]}], ids=str)
-def test_windows_that_are_large_or_of_free_maps_keep_their_indices(window):
-    size = (12, 12) if window["kernel_shape"] == [9, 9] else ("H", "W")
-    net = model([node("Relu", "x", "r"), node("MaxPool", "r", "y", **window)], ["N", 2, *size])
-    x = picture(2, 2, 12, 12)
-    p = picture(*revgraph.Session(revgraph.compile(net, variant="salinet")).forward(x).y.shape)
+@pytest.mark.parametrize(
+    ("size", "window", "why"),
+    [
+        (("H", "W"), [3, 3], "the size of its maps is known at run time only"),
+        ((20, 20), [17, 16], "its windows have 272 elements, and the most are 256"),
+    ],
+)
+def test_what_would_need_indices_is_refused(size, window, why):
+    """CUDA would number them otherwise where maxima are equal."""
+    net = model([node("Relu", "x", "r"), node("MaxPool", "r", "y", kernel_shape=window)], ["N", 2, *size])
+    for target in "cuda", "tensorrt", "web":
+        with pytest.raises(revgraph.RevgraphError, match=f"cannot pool without Indices at 'y': {why}"):
+            revgraph.compile(net, variant="salinet", target=target)
+    revgraph.compile(net, variant="salinet-centre", target="cuda")
+
+
+def test_pools_of_bytes():
+    """As in quantised networks: nothing is below zero in the padding either."""
+    tensors = {"s": np.float32(0.1), "z": np.uint8(3)}
+    window = {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1] * 4}
+    nodes = [
+        node("QuantizeLinear", "x s z", "q"),
+        node("MaxPool", "q", "m", **window),
+        node("DequantizeLinear", "m s z", "y"),
+    ]
+    net = model(nodes, ["N", 2, 9, 9], tensors)
+    x, p = picture(2, 2, 9, 9), picture(2, 2, 5, 5)
     assert_close(reverse(net, x, p, target="cuda"), reverse(net, x, p))
 
 

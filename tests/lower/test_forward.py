@@ -91,6 +91,34 @@ def test_a_product_by_place_is_not_the_normalisations(factor):
     assert_close(outputs(net, x)["y"], run(net, x=x)["y"])
 
 
+def test_a_factor_may_widen_one_channel():
+    tensors = {name: np.full(1, 1.5, np.float32) for name in "gbmv"} | {
+        "k": np.arange(1, 4, dtype=np.float32).reshape(1, 3, 1, 1),
+        "w": weights(2, 3, 1, 1),
+    }
+    nodes = [
+        node("BatchNormalization", "x g b m v", "n"),
+        node("Mul", "n k", "s"),
+        node("Conv", "s w", "y"),
+    ]
+    net, x = model(nodes, ["N", 1, 6, 6], tensors), picture(2, 1, 6, 6)
+    assert_close(outputs(net, x)["y"], run(net, x=x)["y"])
+
+
+def test_halves_are_not_merged():
+    """The product of two factors may be more than float16 holds, where each of them is not."""
+    tensors = {"g": 1000.0, "b": 0.0, "m": 0.0, "v": 1e4, "k": 100.0}
+    held = {name: np.full(4, value, np.float16) for name, value in tensors.items()}
+    held["k"] = held["k"].reshape(4, 1, 1)
+    nodes = [node("BatchNormalization", "x g b m v", "n"), node("Mul", "n k", "s"), node("Relu", "s", "y")]
+    net = model(nodes, ["N", 4, 3, 3], held)
+    for value in (*net.graph.input, *net.graph.output):
+        value.type.tensor_type.elem_type = onnx.TensorProto.FLOAT16
+    pair = revgraph.compile(net, variant="salinet", target="cpu")
+    x = np.ones((1, 4, 3, 3), np.float16)
+    np.testing.assert_array_equal(run(pair.forward, x=x)["y"], run(net, x=x)["y"])
+
+
 # ----- LRN -----
 
 
