@@ -257,7 +257,7 @@ class Session:
 
 
 def _free_dimensions(pair: Compiled) -> tuple[str, str]:
-    """What the reversed graph calls the number of images, and that of rows; empty where it shall stay free."""
+    """What the reversed graph calls the number of images, and of rows; empty where that shall stay free."""
     (x,) = (value for value in pair.light_forward.model.graph.input if value.name == pair.input)
     shapes = {v.name: v.type.tensor_type.shape.dim for v in pair.light_reversed.model.graph.input}
     images, rows = x.type.tensor_type.shape.dim[0].dim_param, shapes["p"][0].dim_param

@@ -45,8 +45,9 @@ def test_load_takes_a_folder_and_perhaps_a_variant():
 
 
 def test_session_takes_the_pair_first_and_options_by_name():
-    pair, *options = parameters(revgraph.Session).values()
+    pair, *options, compiling = parameters(revgraph.Session).values()
     assert pair.name == "pair"
+    assert compiling.kind == pair.VAR_KEYWORD
     assert {p.kind for p in options} == {pair.KEYWORD_ONLY}
     assert all(p.default is not inspect.Parameter.empty for p in options)
 
