@@ -81,7 +81,7 @@ def test_graphs_of_integers_agree_exactly(drawn):
 
 
 def test_in_blocks_of_sixteen(monkeypatch):
-    """With as many channels as onnxruntime's blocked operators want, and every form that the cpu target has."""
+    """As many channels as onnxruntime's blocked operators want, and every form that the cpu target has."""
     monkeypatch.setattr(simplify, "BLOCK", 16)
     rng = np.random.default_rng(0)
     tensors = {name: rng.uniform(0.5, 1.5, 32).astype(np.float32) for name in "gbmv"} | {
