@@ -95,8 +95,6 @@ def open_light(
         options.add_initializer(name, values[name])
     if configure is not None:
         configure(options)
-    if device.kind == "cuda":
-        check_cuda()
     try:
         session = onnxruntime.InferenceSession(
             light.model.SerializeToString(), options, providers=device.providers, enable_fallback=0

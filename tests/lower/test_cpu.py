@@ -58,8 +58,10 @@ def test_scales_are_folded_into_kernels():
     tensors = {name: np.linspace(0.5, 1.5, 5, dtype=np.float32) for name in "gbmv"} | {
         "w": weights(5, 3, 3, 3)
     }
-    nodes = [node("Conv", "x w", "c"), node("BatchNormalization", "c g b m v", "y")]
-    net = model(nodes, ["N", 3, 6, 6], tensors)
+    nodes = [node("Conv", "x w", "c"), node("BatchNormalization", "c g b m v", "n"), node("Mul", "n k", "y")]
+    net = model(
+        nodes, ["N", 3, 6, 6], tensors | {"k": np.linspace(-1, 2, 5, dtype=np.float32)[:, None, None]}
+    )
     assert operators(revgraph.compile(net, variant="salinet", target="cpu")) == ["Conv", "Identity"]
     x, p = picture(1, 3, 6, 6), picture(1, 5, 4, 4)
     assert_close(reverse(net, x, p, target="cpu"), reverse(net, x, p))

@@ -159,10 +159,10 @@ def test_ranks_that_nobody_knows_do_no_harm():
 
 def test_dimensions_of_one_name_are_not_one_dimension():
     """The reversed graph is opened for a number of images; what only shares its name stays free."""
-    for shape in (["D", 3, "D", "D"], ["N", 3, "N", 8]):
+    for shape in (["D", 3, "D", "D"], ["N", 3, "N", 4]):
         net = model([node("Relu", "x", "y")], shape)
         session = revgraph.Session(net, variant="salinet")
-        x = picture(2, 3, 2, 8 if shape[3] == 8 else 2)
+        x = picture(2, 3, 5, 4)
         np.testing.assert_array_equal(session.reverse(session.forward(x), x), x * (x > 0))
     for m, values in ((["H", "W"], (5, 6)), (["M", 3, 1, 1], (1, 3, 1, 1)), (["C", 1, 1], (3, 1, 1))):
         net = model([node("Mul", "x m", "c"), node("Relu", "c", "y")], ["N", 3, "H", "W"])
