@@ -96,6 +96,7 @@ def _compile(args: Args) -> None:
         input=args.input,
         lrn=args.lrn,
         target=args.target,
+        precision=args.precision,
         bottleneck=args.bottleneck,
         fully_convolutional=args.fully_convolutional,
     )
@@ -470,6 +471,13 @@ def _compile_arguments(command: Callable[..., argparse.ArgumentParser]) -> None:
     )
     sub.add_argument("--lrn", choices=variants.LRN, help="reversal of LRN (default: the variant's own)")
     sub.add_argument("--target", choices=compiler.TARGETS, default="portable", help="where it shall run")
+    sub.add_argument(
+        "--precision",
+        choices=(*compiler.PRECISIONS, "bf16"),  # the last is refused with its reason
+        metavar="{fp32,fp16}",
+        default="fp32",
+        help="fp16: compute in float16 where that suits, and keep what comes back in its range",
+    )
     help_packed = "packed: masks and switches cross in as few bits as they need"
     sub.add_argument("--bottleneck", choices=compiler.BOTTLENECKS, default="plain", help=help_packed)
     help_full = "turn a classifier's fully connected head into convolutions, so that any picture size runs"

@@ -11,7 +11,7 @@ from google.protobuf.message import EncodeError
 
 import revgraph
 from revgraph import canonical, files, layer, pair, variants, weights
-from revgraph.canonical import convolutional, on_model, patterns
+from revgraph.canonical import convolutional, half, on_model, patterns
 from revgraph.errors import RevgraphError
 from revgraph.graph import Builder, export, gs, tensor_names
 from revgraph.lower import cpu, devices
@@ -20,6 +20,7 @@ from revgraph.lower.portable import PORTABLE
 from revgraph.lower.target import Target, lower
 from revgraph.pair import Compiled
 from revgraph.reverse import reverse
+from revgraph.scaling import keep_in_range
 from revgraph.simplify import simplify
 from revgraph.weights import LightModel
 
@@ -30,6 +31,8 @@ TARGETS: dict[str, Target] = {
 BOTTLENECKS: dict[str, dict[str, Target]] = {"plain": TARGETS, "packed": TARGETS | {"cpu": cpu.BITS}}
 """The targets for each way of handing r over; what is packed is bool masks and positions in the plane."""
 
+PRECISIONS = ("fp32", "fp16")
+
 
 def compile(
     model: str | Path | onnx.ModelProto,
@@ -39,6 +42,7 @@ def compile(
     input: str | None = None,
     lrn: str | None = None,
     target: str = "portable",
+    precision: str = "fp32",
     bottleneck: str = "plain",
     fully_convolutional: bool = False,
 ) -> Compiled:
@@ -52,6 +56,7 @@ def compile(
         input: The input that x_hat belongs to; by default the only one that y depends on.
         lrn: "identity" or "bp", the reversal of LRN; by default the variant's own.
         target: Where the result shall run.
+        precision: "fp32", as the model has it, or "fp16": float16 where that suits, inputs and outputs apart.
         bottleneck: "plain", or "packed": masks and switches in as few bits as they need.
         fully_convolutional: Whether a classifier's fully connected head becomes convolutions, so that
             pictures of any size run (Sect. 3.5).
@@ -66,11 +71,14 @@ def compile(
     _check_choice("reversal of LRN", lrn or "identity", variants.LRN)
     _check_choice("target", target, TARGETS)
     _check_choice("bottleneck", bottleneck, BOTTLENECKS)
+    _check_precision(precision, target)
     source, name, sha256 = read_source(model)
     graph, x, y = locate(source, at, input, fully_convolutional)
     if not any(y is output for output in graph.outputs):
         graph.outputs.append(y)
     fwd = Builder(graph, {*graph.tensors(), "p", "x_hat"})
+    if precision == "fp16":
+        half.in_half(fwd, y)
     outputs = len(graph.outputs)
     tensors = set(graph.tensors())
     with patterns.grouped(graph, y):
@@ -78,6 +86,7 @@ def compile(
         beyond = [node.name for node in layer.path(graph, x, y) if node.op in variants.BEYOND]
     place = BOTTLENECKS[bottleneck][target]
     simplify(place.passes, fwd, rev)
+    scales = keep_in_range(rev)
     lower(packed(place, rev.graph) if bottleneck == "packed" else place, fwd, rev)
     options = {
         "version": revgraph.__version__,
@@ -86,7 +95,7 @@ def compile(
         "input": x.name,
         "lrn": lrn or variants.lrn_of(variant),
         "target": target,
-        "precision": "fp32",
+        "precision": precision,
         "bottleneck": bottleneck,
         "taps": json.dumps([tap.name for tap in graph.outputs[outputs:]]),
         "source_sha256": sha256,
@@ -99,7 +108,10 @@ def compile(
     tensors &= graph.tensors().keys()
     written = {"p", *(name for node in backward.model.graph.node for name in node.output)}
     kept = {tensor: x_hat for tensor, x_hat in signals.items() if tensor in tensors and x_hat in written}
-    return pair.tie(name, forward, backward, options | {"pair": digest, "signals": json.dumps(kept)})
+    noted = {"pair": digest, "signals": json.dumps(kept)}
+    if scaled := {x_hat: scales[x_hat] for x_hat in kept.values() if x_hat in scales}:
+        noted["scales"] = json.dumps(scaled)
+    return pair.tie(name, forward, backward, options | noted)
 
 
 def locate(
@@ -116,6 +128,17 @@ def locate(
 def _check_choice(what: str, name: str, known: Iterable[str]) -> None:
     if name not in known:
         raise RevgraphError(f"unknown {what}", f"'{name}'", f"known: {', '.join(known)}")
+
+
+def _check_precision(precision: str, target: str) -> None:
+    what = f"cannot compile for {precision}"
+    if precision == "bf16":
+        why = "onnxruntime's CUDA has no ConvTranspose, MaxPool or Greater of bfloat16"
+        raise RevgraphError(what, why, "compile with --precision fp16")
+    _check_choice("precision", precision, PRECISIONS)
+    if precision == "fp16" and target == "cpu":
+        why = "onnxruntime's CPU computes in float32, and would only cast to and fro"
+        raise RevgraphError(what, why, "choose another --target, or --precision fp32")
 
 
 def read_source(model: str | Path | onnx.ModelProto) -> tuple[LightModel, str, str]:

@@ -28,6 +28,7 @@ __all__ = [
     "attach",
     "export",
     "gs",
+    "inner_tensors",
     "producer",
     "replace",
     "static",
@@ -117,12 +118,12 @@ class Builder:
 def attach(graph: gs.Graph, held: Weights) -> None:
     """Turn the inputs of `LightModel.as_inputs` back into the constants that they stand for."""
     graph.inputs = [tensor for tensor in graph.inputs if tensor.name not in held]
-    for tensor in (*graph.tensors().values(), *_inner_tensors(graph)):
+    for tensor in (*graph.tensors().values(), *inner_tensors(graph)):
         if tensor.name in held and isinstance(tensor, gs.Variable):
             tensor.to_constant(held[tensor.name])
 
 
-def _inner_tensors(graph: gs.Graph) -> Iterator[Tensor]:
+def inner_tensors(graph: gs.Graph) -> Iterator[Tensor]:
     """What the branches of an If and the bodies of loops read and write, the graph's own tensors among it."""
     for inner in graph.subgraphs(recursive=True):
         yield from inner.tensors().values()
@@ -131,7 +132,7 @@ def _inner_tensors(graph: gs.Graph) -> Iterator[Tensor]:
 def export(graph: gs.Graph) -> LightModel:
     """The graph as a model; the values of its large constants go there, and are not the graph's any more."""
     held: Weights = {}
-    inner = {tensor.name for tensor in _inner_tensors(graph)}  # which onnx-graphsurgeon stores inside too
+    inner = {tensor.name for tensor in inner_tensors(graph)}  # which onnx-graphsurgeon stores inside too
     for tensor in graph.tensors().values():
         if isinstance(tensor, gs.Constant) and tensor.name not in inner and weights.is_large(tensor.values):
             values = held[tensor.name] = np.asarray(tensor.values, order="C")

@@ -83,6 +83,18 @@ class Compiled:
         return dict(json.loads(self.metadata["signals"]))
 
     @property
+    def scales(self) -> dict[str, str]:
+        """Those of them that are stored in float16 divided by a scale for each row, and its name."""
+        return dict(json.loads(self.metadata.get("scales", "{}")))
+
+    def rescaled(self, values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Tensors of the reversed graph by name, scales among them: each x_hat times its scale."""
+        x_hats = dict(values)
+        for name, scale in self.scales.items():
+            x_hats[name] = values[name] * values[scale].reshape(-1, *[1] * (values[name].ndim - 1))
+        return x_hats
+
+    @property
     def beyond_paper(self) -> tuple[str, ...]:
         """The nodes whose activation the paper does not have: reversed by its slope."""
         return tuple(json.loads(self.metadata.get("beyond_paper", "[]")))

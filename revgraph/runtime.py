@@ -139,6 +139,36 @@ def run(session: Any, outputs: list[str], feeds: Mapping[str, Any], device: Devi
         raise refused(error) from error
 
 
+def run_each_node(model: onnx.ModelProto, feeds: Mapping[str, Any], device: Device = CPU) -> dict[str, Any]:
+    """Every tensor of the graph as an array, each node run by itself.
+
+    So each has its own type: within a graph onnxruntime's CPU computes float16 in float32, and rounds only
+    what leaves it.
+
+    Raises:
+        RevgraphError: onnxruntime cannot run one of the nodes.
+    """
+    values = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    values |= feeds
+    for node in model.graph.node:
+        read = {name: values[name] for name in node.input if name}
+        inputs = [
+            onnx.helper.make_tensor_value_info(
+                name, onnx.helper.np_dtype_to_tensor_dtype(array.dtype), array.shape
+            )
+            for name, array in read.items()
+        ]
+        written = [name for name in node.output if name]
+        graph = onnx.helper.make_graph(
+            [node], node.name, inputs, [onnx.ValueInfoProto(name=name) for name in written]
+        )
+        alone = onnx.helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
+        session = open_light(LightModel(alone, {}), {}, 0, device=device)
+        results = run(session, written, read, device)
+        values |= {name: result.numpy() for name, result in zip(written, results, strict=True)}
+    return values
+
+
 def ort_value(value: Any) -> Any:
     """An array, a tensor that speaks DLPack, or what is one already, without a copy where that can be."""
     import onnxruntime

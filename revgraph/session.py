@@ -186,7 +186,7 @@ class Session:
         """Every x_hat on the way back, by the reversed tensor's name."""
         graph, names = self._exposed_reversed
         values = self._run(graph, names, self._reversed_feeds(trace, p))
-        return {name: value.numpy() for name, value in zip(names, values, strict=True)}
+        return self.pair.rescaled({name: value.numpy() for name, value in zip(names, values, strict=True)})
 
     @cached_property
     def _exposed_forward(self) -> tuple[Any, list[str]]:
@@ -199,8 +199,9 @@ class Session:
 
     @cached_property
     def _exposed_reversed(self) -> tuple[Any, list[str]]:
-        """The reversed graph with every x_hat as an output, and their names, from y to x."""
-        names = list(dict.fromkeys(x_hat for x_hat in self.pair.signals.values() if x_hat != "p"))
+        """The reversed graph with every x_hat as an output, and their names, from y to x; then scales."""
+        x_hats = (x_hat for x_hat in self.pair.signals.values() if x_hat != "p")
+        names = list(dict.fromkeys([*x_hats, *self.pair.scales.values()]))
         inner = [name for name in names if name != "x_hat"]
         return self._open(exposed(self.pair.light_reversed, inner)), names
 

@@ -22,7 +22,7 @@ LEVELS = (  # from the top; a module imports those below it
     ("pair",),
     ("choice",),
     ("lower",),
-    ("simplify",),
+    ("simplify", "scaling"),
     ("reverse", "canonical"),
     ("variants", "layer"),
     ("rules",),

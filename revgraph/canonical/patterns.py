@@ -29,21 +29,24 @@ class Group:
 
 
 @contextmanager
-def grouped(graph: gs.Graph, y: gs.Variable) -> Iterator[None]:
+def grouped(graph: gs.Graph, y: gs.Variable) -> Iterator[list[Group]]:
     """Within this context, layers written as groups are single nodes.
 
     Args:
         graph: Changed in place, and back.
         y: The layer asked for, which stays a tensor, as the graph's outputs do.
+
+    Yields:
+        The groups.
     """
     keep = {y.name, *(output.name for output in graph.outputs)}
-    groups = []
+    groups = list[Group]()
     for node in reversed(list(graph.nodes)):
         found = next((f for recognise in RECOGNISERS if (f := recognise(node, keep))), None)
         if found:
             groups.append(_set_aside(graph, *found))
     graph.toposort()
-    yield
+    yield groups
     for group in groups:
         _restore(graph, group)
     graph.toposort()

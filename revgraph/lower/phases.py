@@ -26,15 +26,33 @@ def _encode(fwd: Builder, tap: gs.Node) -> Tensor:
     x, y = tap.inputs
     window = Window.of(tap.attrs)
     _check(tap, window, x.shape, y.shape)
-    *phases, _ = _phases(fwd, x, y, window)
+    phases = _phases(fwd, x, y, window)
     like = {"dtype": np.float32, "shape": y.shape}
-    found: Tensor | np.ndarray = np.array(len(phases), np.float32)
-    for k in reversed(range(len(phases))):
-        equal = fwd.emit("Equal", phases[k], y, dtype=bool, shape=y.shape)
-        found = fwd.emit("Where", equal, np.array(k, np.float32), found, **like)
+    find = _first_greatest if y.dtype == np.float16 else _first_equal
+    found = find(fwd, phases, y)
     if isinstance(found, np.ndarray):  # a window of one element
         found = fwd.emit("Cast", fwd.emit("Less", y, y, dtype=bool, shape=y.shape), to=np.float32, **like)
     return fwd.emit("Cast", found, dtype=np.uint8, shape=y.shape, to=np.uint8)
+
+
+def _first_equal(fwd: Builder, phases: list[Tensor], y: Tensor) -> Tensor | np.ndarray:
+    """The number of the first phase that equals y; of the last one, should no other."""
+    found: Tensor | np.ndarray = np.array(len(phases) - 1, np.float32)
+    for k in reversed(range(len(phases) - 1)):
+        equal = fwd.emit("Equal", phases[k], y, dtype=bool, shape=y.shape)
+        found = fwd.emit("Where", equal, np.array(k, np.float32), found, dtype=np.float32, shape=y.shape)
+    return found
+
+
+def _first_greatest(fwd: Builder, phases: list[Tensor], y: Tensor) -> Tensor | np.ndarray:
+    """The same without y: onnxruntime's CPU rounds to float16 what a node reads, or does not."""
+    greatest: Tensor = phases[0]
+    found: Tensor | np.ndarray = np.array(0, np.float32)
+    for k, phase in enumerate(phases[1:], 1):
+        greater = fwd.emit("Greater", phase, greatest, dtype=bool, shape=y.shape)
+        found = fwd.emit("Where", greater, np.array(k, np.float32), found, dtype=np.float32, shape=y.shape)
+        greatest = fwd.emit("Max", phase, greatest, dtype=y.dtype, shape=y.shape)
+    return found
 
 
 def _check(tap: gs.Node, window: Window, size: Shape, outputs: Shape) -> None:

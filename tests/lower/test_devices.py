@@ -14,6 +14,7 @@ from layers import NETS, assert_close, fire, reverse, weights
 from networks import model, node, picture
 
 import revgraph
+from revgraph.compiler import PRECISIONS
 from revgraph.lower.devices import CUDA, TENSORRT, WEB
 
 WINDOWS = {
@@ -138,14 +139,16 @@ def test_nothing_is_emitted_that_they_do_not_run(target, name, variant):
 def networks(tmp_path_factory) -> list[Path]:
     """Fused files of every test network and architecture, of a static batch."""
     folder, files = tmp_path_factory.mktemp("cuda"), []
-    nets = {name: net() for name, net in NETS.items()} | {
-        name: test_architectures.reweighted(name, False) for name in test_architectures.MODELS
-    }
-    for name, net in nets.items():
+    nets = {name: net() for name, net in NETS.items()}
+    for net in nets.values():
         net.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
+    nets |= {name: test_architectures.reweighted(name, False) for name in test_architectures.MODELS}
+    for name, net in nets.items():
         for variant in ("salinet", "deconvnet-centre") if name in NETS else ("desalinet",):
-            files.append(folder / f"{name}.{variant}.onnx")
-            onnx.save(revgraph.compile(net, variant=variant, target="cuda").fused(), files[-1])
+            for precision in PRECISIONS:
+                files.append(folder / f"{name}.{variant}.{precision}.onnx")
+                pair = revgraph.compile(net, variant=variant, target="cuda", precision=precision)
+                onnx.save(pair.fused(), files[-1])
     return files
 
 
@@ -189,10 +192,16 @@ def test_a_browsers_runtime_gives_the_same_numbers(tmp_path):
     if done.returncode:
         pytest.skip(f"onnxruntime-web could not be installed: {done.stderr.strip()[-200:]}")
     (tmp_path / "run.mjs").write_text(RUN)
-    for variant in "salinet", "deconvnet-centre":
+    # float16 keeps 11 bits, and a dozen layers round.
+    for variant, precision, rtol in [
+        ("salinet", "fp32", 1e-5),
+        ("deconvnet-centre", "fp32", 1e-5),
+        ("identity", "fp16", 1e-2),
+    ]:
         net = fire()
         x, p = picture(2, 3, 16, 14), picture(2, 4, 2, 2)
-        onnx.save(revgraph.compile(net, variant=variant, target="web").fused(), tmp_path / "net.onnx")
+        pair = revgraph.compile(net, variant=variant, target="web", precision=precision)
+        onnx.save(pair.fused(), tmp_path / "net.onnx")
         feeds = {"x": x, "p": p}
         given = {name: {"shape": a.shape, "data": a.ravel().tolist()} for name, a in feeds.items()}
         (tmp_path / "feeds.json").write_text(json.dumps(given))
@@ -203,5 +212,5 @@ def test_a_browsers_runtime_gives_the_same_numbers(tmp_path):
         assert_close(
             np.array(x_hat["data"], np.float32).reshape(x_hat["shape"]),
             reverse(net, x, p, variant),
-            rtol=1e-5,
+            rtol=rtol,
         )

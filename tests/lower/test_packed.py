@@ -29,8 +29,8 @@ def sessions(source, variant="desalinet", **options):
     ]
 
 
-def both(source, x, variant="desalinet", rows=None, **options):
-    """The taps of both, once their x_hat has been found to be the same."""
+def both(source, x, variant="desalinet", rows=None, error=0.0, **options):
+    """The taps of both, once their x_hat has been found to be the same, or equal to `error` of the largest."""
     plain, small = sessions(source, variant, **options)
     traces = plain.forward(x), small.forward(x)
     y = traces[0].y
@@ -38,7 +38,9 @@ def both(source, x, variant="desalinet", rows=None, **options):
     p *= np.abs(y) < np.finfo(y.dtype).max  # a window without a maximum says so, and has no switch
     np.testing.assert_array_equal(traces[1].y, y)
     x_hat = plain.reverse(traces[0], p)
-    np.testing.assert_array_equal(small.reverse(traces[1], p), x_hat)
+    np.testing.assert_allclose(
+        small.reverse(traces[1], p), x_hat, rtol=0, atol=error * np.abs(x_hat).max(initial=0)
+    )
     return [{name: tap.numpy() for name, tap in trace.taps.items()} for trace in traces]
 
 
@@ -275,7 +277,8 @@ def test_float16(net, variant):
         )
     for value in (*source.graph.input, *source.graph.output):
         value.type.tensor_type.elem_type = onnx.TensorProto.FLOAT16
-    _, small = both(source, picture(2, 3, 8, 8).astype(np.float16), variant)
+    # onnxruntime's CPU rounds to float16 at other places: a dozen layers, each to 2^-11.
+    _, small = both(source, picture(2, 3, 8, 8).astype(np.float16), variant, error=5e-3)
     assert {r.dtype.name for name, r in small.items() if "size" not in name} == {"uint8"}
 
 

@@ -1,0 +1,178 @@
+"""Float16 for a network in float32: which layers compute in it, and the Casts between those and the rest.
+
+Inputs, outputs and y stay as the model declares them. What sums squares, or takes powers, stays in float32,
+and so does a layer whose weights float16 cannot hold.
+"""
+
+import math
+
+import numpy as np
+
+from revgraph.canonical import patterns
+from revgraph.errors import RevgraphError
+from revgraph.graph import Builder, Tensor, gs, inner_tensors, producer, replace, static
+
+# fmt: off
+LAYERS = frozenset({
+    "Add", "AveragePool", "BatchNormalization", "Clip", "Concat", "Conv", "ConvTranspose", "DepthToSpace",
+    "Dropout", "Elu", "Erf", "Expand", "Flatten", "Gelu", "Gemm", "GlobalAveragePool", "GlobalMaxPool",
+    "HardSigmoid", "HardSwish", "Identity", "LeakyRelu", "MatMul", "MaxPool", "Mish", "Mul",
+    "Neg", "PRelu", "Pad", "Relu", "Reshape", "Resize", "Selu", "Sigmoid", "Silu", "Slice", "Softplus",
+    "SpaceToDepth", "Squeeze", "Sub", "Sum", "Tanh", "Transpose", "Unsqueeze", "Where",
+})
+# fmt: on
+"""Operators that float16 suits: their results are not much larger than what they read."""
+
+DATA_ONLY = ("Dropout", "Resize")
+"""Those whose further inputs have a type of their own."""
+
+LOST = 2.0**-9
+"""The most that rounding may take of weights, relative to their norm; 2^-12 is usual, more is underflow."""
+
+AREA = 4096
+"""Elements of an average, whose factor when reversed is one over that."""
+
+
+def in_half(fwd: Builder, y: gs.Variable) -> None:
+    """Let the forward graph compute in float16 where it can, in place; what is float16 already stays.
+
+    Requires: a canonical graph, y among its outputs.
+
+    Raises:
+        RevgraphError: It has no layer for that.
+    """
+    graph = fwd.graph
+    kept = {tensor.name for tensor in (*graph.outputs, *inner_tensors(graph))}
+    _settle_norms(fwd, kept)
+    with patterns.grouped(graph, y) as groups:
+        pass
+    suits = {id(node): node.op in LAYERS for node in graph.nodes}
+    for group in groups:
+        whole = all(node.op in LAYERS for node in group.stand_ins)
+        suits |= {id(node): whole for node, *_ in group.nodes}
+    types = _Types(fwd, kept)
+    for node in list(graph.toposort().nodes):
+        types.settle(node, suits[id(node)] and _holds(node))
+    graph.cleanup().toposort()
+    if not any(tensor.dtype == np.float16 for tensor in graph.tensors().values()):
+        why = "no layer of it computes in float32"
+        raise RevgraphError("cannot compile for fp16", why, "compile with --precision fp32")
+
+
+def _holds(node: gs.Node) -> bool:
+    """Whether float16 holds the layer's weights, and is wide enough for what it computes."""
+    if node.op == "Mul" and node.inputs[0] is node.inputs[1]:
+        return False
+    if node.op == "GlobalAveragePool":
+        shape = node.inputs[0].shape
+        return static(shape[2:]) and math.prod(shape[2:]) <= AREA
+    constants = [tensor.values for tensor in _data(node) if isinstance(tensor, gs.Constant)]
+    return all(_fits(values) for values in constants if values.dtype == np.float32)
+
+
+def _data(node: gs.Node) -> list[Tensor]:
+    """The inputs that have the type of the data."""
+    return list(node.inputs[:1] if node.op in DATA_ONLY else node.inputs)
+
+
+def _fits(values: np.ndarray) -> bool:
+    with np.errstate(over="ignore"):
+        rounded = values.astype(np.float16).astype(np.float32)
+        return bool(np.linalg.norm((rounded - values).ravel()) <= LOST * np.linalg.norm(values.ravel()))
+
+
+class _Types:
+    """The types of a graph's tensors, settled node by node in order; each tensor is cast once."""
+
+    def __init__(self, fwd: Builder, kept: set[str]) -> None:
+        self._fwd, self._kept = fwd, kept
+        self._halves = dict[str, Tensor]()
+        self._widened = dict[str, Tensor]()
+
+    def settle(self, node: gs.Node, suits: bool) -> None:
+        """Let a node that computes in float32 compute in float16 if that suits it."""
+        results = [tensor for tensor in node.outputs if tensor.dtype == np.float32]
+        take = self._half if suits and results else self._whole
+        for i, tensor in enumerate(_data(node)):
+            node.inputs[i] = take(tensor)
+        for tensor in results if suits else ():
+            self._halve(node, tensor)
+
+    def _half(self, tensor: Tensor) -> Tensor:
+        """What a node in float16 reads in its stead."""
+        if tensor.dtype != np.float32:
+            return tensor
+        if tensor.name not in self._halves:
+            name = self._fwd.fresh(f"{tensor.name}/fp16")
+            self._halves[tensor.name] = (
+                gs.Constant(name, tensor.values.astype(np.float16))
+                if isinstance(tensor, gs.Constant)
+                else self._cast(tensor, name, np.float16)
+            )
+        return self._halves[tensor.name]
+
+    def _whole(self, tensor: Tensor) -> Tensor:
+        """What a node in float32 reads in its stead."""
+        if tensor.name not in self._widened:
+            return tensor
+        if self._widened[tensor.name] is tensor:
+            name = self._fwd.fresh(f"{tensor.name}/fp32")
+            self._widened[tensor.name] = self._cast(tensor, name, np.float32)
+        return self._widened[tensor.name]
+
+    def _halve(self, node: gs.Node, tensor: gs.Variable) -> None:
+        """Write the tensor in float16; under its name in float32 too, if others are to find it there."""
+        if tensor.name not in self._kept:
+            tensor.dtype = np.dtype(np.float16)
+            self._widened[tensor.name] = tensor
+            return
+        name = self._fwd.fresh(f"{tensor.name}/fp16")
+        half = self._halves[tensor.name] = gs.Variable(name, np.dtype(np.float16), tensor.shape)
+        node.outputs[[each is tensor for each in node.outputs].index(True)] = half
+        self._fwd.graph.nodes.append(gs.Node("Cast", name + "/cast", {"to": np.float32}, [half], [tensor]))
+
+    def _cast(self, tensor: Tensor, name: str, dtype: type) -> gs.Variable:
+        return self._fwd.emit("Cast", tensor, dtype=dtype, shape=tensor.shape, name=name, to=dtype)
+
+
+# ---------------------------------------------------------------- batch normalisation
+
+
+def _settle_norms(fwd: Builder, kept: set[str]) -> None:
+    """A factor and a summand in place of statistics, whose squares float16 may not hold.
+
+    They go into the convolution before, as onnxruntime does it too, or become the scale and bias of a
+    normalisation whose mean is 0 and whose variance is 1.
+    """
+    for norm in [node for node in fwd.graph.nodes if node.op == "BatchNormalization"]:
+        held = all(isinstance(tensor, gs.Constant) for tensor in norm.inputs[1:])
+        if not held or norm.outputs[0].dtype != np.float32 or norm.attrs.get("training_mode", 0):
+            continue
+        gamma, beta, mean, variance = (tensor.values.astype(np.float64) for tensor in norm.inputs[1:])
+        factor = gamma / np.sqrt(variance + norm.attrs.get("epsilon", 1e-5))
+        fwd.scope = norm.name
+        if not _into_convolution(fwd, norm, factor, beta - mean * factor, kept):
+            settled = factor, beta - mean * factor, np.zeros_like(mean), np.ones_like(mean)
+            pairs = zip(norm.inputs[1:], settled, strict=True)
+            norm.inputs = [norm.inputs[0], *(_constant(fwd, t, values) for t, values in pairs)]
+            norm.attrs["epsilon"] = 0.0
+
+
+def _into_convolution(
+    fwd: Builder, norm: gs.Node, factor: np.ndarray, summand: np.ndarray, kept: set[str]
+) -> bool:
+    conv = producer(norm.inputs[0])
+    if conv is None or conv.op != "Conv" or len(conv.outputs[0].outputs) > 1 or conv.outputs[0].name in kept:
+        return False
+    if not all(isinstance(tensor, gs.Constant) for tensor in conv.inputs[1:]):
+        return False
+    weight, *bias = conv.inputs[1:]
+    values = weight.values * factor.reshape(-1, *[1] * (weight.values.ndim - 1))
+    shift = sum((b.values * factor for b in bias), summand)
+    conv.inputs = [conv.inputs[0], _constant(fwd, weight, values), _constant(fwd, norm.inputs[2], shift)]
+    replace(norm, conv.outputs[0])
+    return True
+
+
+def _constant(fwd: Builder, instead: gs.Constant, values: np.ndarray) -> gs.Constant:
+    return gs.Constant(fwd.fresh(f"{instead.name}/settled"), values.astype(np.float32))
