@@ -140,7 +140,7 @@ def run(session: Any, outputs: list[str], feeds: Mapping[str, Any], device: Devi
 
 
 def run_each_node(model: onnx.ModelProto, feeds: Mapping[str, Any], device: Device = CPU) -> dict[str, Any]:
-    """Every tensor of the graph as an array, each node run by itself.
+    """The inputs and what the nodes write as arrays, each node run by itself.
 
     So each has its own type: within a graph onnxruntime's CPU computes float16 in float32, and rounds only
     what leaves it.
@@ -148,10 +148,10 @@ def run_each_node(model: onnx.ModelProto, feeds: Mapping[str, Any], device: Devi
     Raises:
         RevgraphError: onnxruntime cannot run one of the nodes.
     """
-    values = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
-    values |= feeds
+    weights = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    values = dict(feeds)
     for node in model.graph.node:
-        read = {name: values[name] for name in node.input if name}
+        read = {name: values[name] if name in values else weights[name] for name in node.input if name}
         inputs = [
             onnx.helper.make_tensor_value_info(
                 name, onnx.helper.np_dtype_to_tensor_dtype(array.dtype), array.shape

@@ -305,7 +305,7 @@ class _Proof:
         wrong = 0
         for node in relus:
             y, x_hat = self.values[node.output[0]], self.apart[1][self.pair.signals[node.input[0]]]
-            wrong += int((y * x_hat < 0).sum()) if variant != "salinet" else 0
+            wrong += int((np.sign(y) * np.sign(x_hat) < 0).sum()) if variant != "salinet" else 0
             wrong += int((x_hat[y == 0] != 0).sum()) if variant != "deconvnet" else 0
         return Check(what, not wrong, None, f"{len(relus)} ReLUs, {wrong} units with the wrong sign")
 
@@ -330,7 +330,8 @@ class _Proof:
         if missing := [name for name in names if name not in self.trace.outputs]:
             return Check(what, False, None, f"the forward graph lacks '{missing[0]}'")
         expected = self._run(light, names, self.feeds)
-        actual = {name: self.trace.outputs[name].reshape(expected[name].shape) for name in names}
+        found = self.values if self.pair.scales else self.trace.outputs
+        actual = {name: found[name].reshape(expected[name].shape) for name in names}
         error = max(_relative(actual[name], expected[name]) for name in names)
         return Check(what, bool(error <= self._rounding), error, ", ".join(f"'{name}'" for name in names))
 
@@ -382,10 +383,12 @@ class _Proof:
         session = Session(whole, threads=self.threads)
         x = self.feeds[self.pair.input]
         trace = session.forward(x, **{name: v for name, v in self.feeds.items() if name != self.pair.input})
-        p = self._p()
-        x_hat, expected = self.session.reverse(self.trace, p), session.reverse(trace, p)
-        error = _relative(x_hat, expected, np.linalg.norm)
-        return Check(what, bool(error <= PRECISION), error, _alive(x_hat))
+        p, x_hat = self.apart[0]["p"], self.apart[1]["x_hat"]
+        error = _relative(x_hat, session.reverse(trace, p), np.linalg.norm)
+        inner = (name for node in self.model.graph.node for name in node.output)
+        lost = (name for name in inner if not np.isfinite(self.values[name]).all())
+        detail = f"float16 overflows at '{name}'" if (name := next(lost, "")) else _alive(x_hat)
+        return Check(what, bool(error <= PRECISION), error, detail)
 
 
 def _wide(value: Array) -> Array:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from revgraph.canonical.group import Found, evaluate, sources
+from revgraph.canonical.group import Found, constants, evaluate, sources
 from revgraph.graph import activations, gs, producer
 
 # fmt: off
@@ -24,6 +24,8 @@ MAX_NODES = 12
 GRID = np.concatenate([np.linspace(-8, 8, 641), [-30, 30]])
 TOLERANCE = 2e-5
 """Constants are written in float32 or to six digits; the closest functions, the two Gelus, differ by 5e-4."""
+ROUNDED = 2e-3
+"""The same for constants in float16."""
 
 
 def _sigmoid(x: np.ndarray) -> np.ndarray:
@@ -89,12 +91,21 @@ def _identify(nodes: list[gs.Node], x: gs.Variable) -> Known | None:
     if y is None or y.size != GRID.size:
         return None
     y = y.ravel()
-    for operator, attributes, function in FUNCTIONS.values():
-        if np.allclose(y, function(GRID), rtol=TOLERANCE, atol=TOLERANCE):
-            return operator, dict(attributes), []
+    errors = {}
+    for name, (*_, function) in FUNCTIONS.items():
+        expected = function(GRID)
+        errors[name] = np.max(np.abs(y - expected) / (1 + np.abs(expected)))
+    nearest = min(errors, key=lambda name: errors[name])
+    if errors[nearest] <= (ROUNDED if any(c.dtype == np.float16 for c in _constants(nodes)) else TOLERANCE):
+        operator, attributes, _ = FUNCTIONS[nearest]
+        return operator, dict(attributes), []
     # x - relu(x) and max(x, relu(x)) are clipped x's as well, but nobody means them so.
     chain = all(node.op in CLIPS and len(activations(node)) == 1 for node in nodes)
     return _identify_clip(y, x, nodes[0].name) if chain else None
+
+
+def _constants(nodes: list[gs.Node]) -> list[Any]:
+    return [values for node in nodes for values in constants(node)]
 
 
 def _identify_clip(y: np.ndarray, x: gs.Variable, name: str) -> Known | None:
@@ -107,5 +118,4 @@ def _identify_clip(y: np.ndarray, x: gs.Variable, name: str) -> Known | None:
     bounds = {"low": low if low > GRID.min() else -np.inf, "high": high if high < GRID.max() else np.inf}
     if not np.isfinite(list(bounds.values())).any():
         return None
-    constants = [gs.Constant(f"{name}/bound/{k}", np.array(n, x.dtype)) for k, n in bounds.items()]
-    return "Clip", {}, constants
+    return "Clip", {}, [gs.Constant(f"{name}/bound/{k}", np.array(n, x.dtype)) for k, n in bounds.items()]

@@ -55,7 +55,7 @@ def in_half(fwd: Builder, y: gs.Variable) -> None:
         types.settle(node, suits[id(node)] and _holds(node))
     graph.cleanup().toposort()
     if not any(tensor.dtype == np.float16 for tensor in graph.tensors().values()):
-        why = "no layer of it computes in float32"
+        why = "no layer of it computes in float32, or float16 suits none"
         raise RevgraphError("cannot compile for fp16", why, "compile with --precision fp32")
 
 

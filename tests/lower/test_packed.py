@@ -30,7 +30,7 @@ def sessions(source, variant="desalinet", **options):
 
 
 def both(source, x, variant="desalinet", rows=None, error=0.0, **options):
-    """The taps of both, once their x_hat has been found to be the same, or equal to `error` of the largest."""
+    """The taps of both, once their x_hat has been found to be the same, or equal to `error`."""
     plain, small = sessions(source, variant, **options)
     traces = plain.forward(x), small.forward(x)
     y = traces[0].y
