@@ -116,7 +116,8 @@ class _Scaling:
         Branches that start from one scale need none of their own, nor to be aligned where they meet.
         """
         safe = signal.most * gain.most * terms <= MOST and signal.least * gain.least >= LEAST
-        return signal if safe and signal.stored.name not in self._forks else self._normalised(signal)
+        forks = signal.stored.name in self._forks and signal.most > 1
+        return signal if safe and not forks else self._normalised(signal)
 
     def _normalised(self, signal: Signal) -> Signal:
         """The same, the largest number of each row 1."""

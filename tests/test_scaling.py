@@ -96,19 +96,11 @@ def test_branches_of_other_sizes_meet(variant, size):
 
 def test_a_branch_that_died_takes_nothing_with_it():
     """DeConvNet rectifies all of one branch away, after it grew; what it meets must not shrink for that."""
-    large = np.abs(weights(4, 4, 3, 3)) * np.float32(1e3)
-    nodes = [
-        node("Relu", "x", "r"),
-        node("Relu", "r", "q"),
-        node("Conv", "q w", "a", pads=[1] * 4),
-        node("Neg", "a", "n"),
-        node("Relu", "n", "d"),
-        node("Conv", "d w", "e", pads=[1] * 4),
-        node("Relu", "e", "f"),
-        node("Add", "f r", "y"),
-    ]
-    net = model(nodes, ["N", 4, 8, 8], {"w": large})
-    x_hat = agree(net, small(picture(2, 4, 8, 8)) * 2**-5, np.abs(picture(2, 4, 8, 8)), "deconvnet")
+    tensors = {f"w{i}": np.abs(weights(4, 4, 3, 3, i + 1)[..., 0]) * np.float32(300) for i in range(4)}
+    nodes = [node("Relu", "x", "r"), node("Relu", "r", "d"), node("Neg", "d", "c")]
+    nodes += [node("Conv", f"{f'c{i - 1}' if i else 'c'} w{i}", f"c{i}", pads=[1] * 4) for i in range(4)]
+    net = model([*nodes, node("Add", "c3 r", "y")], ["N", 4, 8, 8], tensors)
+    x_hat = agree(net, small(picture(2, 4, 8, 8)) * 2**-20, np.abs(picture(2, 4, 8, 8)), "deconvnet")
     assert x_hat.any()
 
 
@@ -216,7 +208,18 @@ def test_sums_over_axes_count_what_they_add():
     assert GAINS["ReduceSum"](layer("ReduceSum", free, shape=["P", 3, 1, 1])).most == scaling.UNKNOWN
 
 
-def test_one_scale_serves_the_branches_of_a_block():
-    """Where a signal forks it is divided once: SqueezeNet's two expansions need no scales of their own."""
-    reversed_ = revgraph.compile(fire(), variant="identity-centre", precision="fp16").reversed
-    assert [n.op_type for n in reversed_.graph.node].count("ReduceMax") <= 4
+def test_one_scale_serves_a_block():
+    """Where a signal forks it is divided once, so that its branches meet again at one scale."""
+    nodes, kernel = [node("Relu", "x", "r0")], weights(8, 8, 3, 3)
+    for i in range(4):
+        nodes += [
+            node("Conv", f"r{i} w", f"a{i}", pads=[1] * 4),
+            node("Relu", f"a{i}", f"b{i}"),
+            node("Conv", f"b{i} w", f"c{i}", pads=[1] * 4),
+            node("Add", f"c{i} r{i}", f"s{i}"),
+            node("Relu", f"s{i}", f"r{i + 1}"),
+        ]
+    tensors = {"w": kernel * np.float32(20 / np.abs(kernel).sum(axis=(0, 2, 3)).max())}
+    net = model(nodes, ["N", 8, 8, 8], tensors)
+    found = revgraph.compile(net, variant="salinet", precision="fp16").reversed
+    assert [n.op_type for n in found.graph.node].count("ReduceMax") == 4  # p, and where blocks meet

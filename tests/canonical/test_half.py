@@ -183,6 +183,22 @@ def test_a_convolution_that_others_read_keeps_its_normalisation():
     assert_close(run(half(net), x=picture(1, 3, 8, 8))["y"], run(net, x=picture(1, 3, 8, 8))["y"], 3e-3)
 
 
+def test_an_average_over_a_large_map_stays():
+    """Reversed it is a factor of one over its elements: 1 / 6400 has ten bits in float16, not eleven."""
+    for size, kind in (64, "FLOAT16"), (80, "FLOAT"):
+        net = model([node("Relu", "x", "r"), node("GlobalAveragePool", "r", "y")], ["N", 2, size, size])
+        assert read_as(half(net))["y"] == kind
+
+
+def test_what_only_describes_the_data_keeps_its_type():
+    tensors = {"w": weights(4, 3, 3, 3), "scales": np.array([1, 1, 2, 2], np.float32)}
+    nodes = [node("Conv", "x w", "c"), node("Resize", "c  scales", "y", mode="linear")]
+    net, x = model(nodes, ["N", 3, 6, 6], tensors), picture(2, 3, 6, 6)
+    compiled = half(net)
+    assert (read_as(compiled)["y"], types(compiled)["scales"]) == ("FLOAT16", "FLOAT")
+    assert_close(run(compiled, x=x)["y"], run(net, x=x)["y"], 3e-3)
+
+
 def test_what_the_body_of_an_if_reads_stays():
     branch = onnx.helper.make_graph(
         [node("Neg", "a", "out")], "b", [], [onnx.helper.make_tensor_value_info("out", 1, None)]
