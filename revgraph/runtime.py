@@ -42,12 +42,16 @@ class Device:
             raise RevgraphError("unknown device", f"'{name}'", "known: cpu, cuda, cuda:0, cuda:1, ...")
         return cls(found[1] or found[2], int(found[3] or 0))
 
-    @property
-    def providers(self) -> list[Any]:
-        """onnxruntime's name for it, and options: products in whole float32, as on a CPU, not in TF32."""
+    def providers(self, capture: bool = False) -> list[Any]:
+        """onnxruntime's name for it, and options: products in whole float32, as on a CPU, not in TF32.
+
+        Args:
+            capture: Whether runs may be captured as CUDA graphs.
+        """
         if self.kind == "cpu":
             return ["CPUExecutionProvider"]
-        return [(CUDA, {"device_id": str(self.index), "use_tf32": "0"})]
+        options = {"device_id": str(self.index), "use_tf32": "0", "enable_cuda_graph": str(int(capture))}
+        return [(CUDA, options)]
 
 
 CPU = Device()
@@ -78,6 +82,7 @@ def open_light(
     threads: int,
     configure: Callable[[Any], object] | None = None,
     device: Device = CPU,
+    capture: bool = False,
 ) -> Any:
     """An InferenceSession on weights where they are, which are not copied.
 
@@ -97,7 +102,7 @@ def open_light(
         configure(options)
     try:
         session = onnxruntime.InferenceSession(
-            light.model.SerializeToString(), options, providers=device.providers, enable_fallback=0
+            light.model.SerializeToString(), options, providers=device.providers(capture), enable_fallback=0
         )
     except Exception as error:
         raise refused(error) from error
@@ -114,7 +119,9 @@ def exposed(light: LightModel, names: Iterable[str]) -> LightModel:
     return LightModel(model, light.weights)
 
 
-def run(session: Any, outputs: list[str], feeds: Mapping[str, Any], device: Device = CPU) -> list[Any]:
+def run(
+    session: Any, outputs: list[str], feeds: Mapping[str, Any], device: Device = CPU, options: Any = None
+) -> list[Any]:
     """The outputs as onnxruntime's values, on the device.
 
     Args:
@@ -122,6 +129,7 @@ def run(session: Any, outputs: list[str], feeds: Mapping[str, Any], device: Devi
         outputs: Their names.
         feeds: Inputs by name: arrays, onnxruntime's values, or anything else that speaks DLPack.
         device: Where the session runs.
+        options: An `onnxruntime.RunOptions`.
 
     Raises:
         RevgraphError: onnxruntime cannot run the network on these.
@@ -133,7 +141,7 @@ def run(session: Any, outputs: list[str], feeds: Mapping[str, Any], device: Devi
             binding.bind_ortvalue_input(name, value)
         for name in outputs:
             binding.bind_output(name, device.kind, device.index)
-        session.run_with_iobinding(binding)
+        session.run_with_iobinding(binding, options)
         return list(binding.get_outputs())
     except Exception as error:
         raise refused(error) from error

@@ -1,8 +1,10 @@
 """Running a compilation on onnxruntime; the bottleneck stays where the forward graph left it."""
 
+import contextlib
 import threading
+import weakref
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -10,26 +12,30 @@ from typing import Any
 import numpy as np
 import onnx
 
+from revgraph.capture import Captured, Graph, Results, capturable, copied
 from revgraph.compiler import compile
 from revgraph.errors import RevgraphError
 from revgraph.pair import Compiled
-from revgraph.runtime import Device, check_cuda, exposed, open_light, ort_value, ort_values, run
+from revgraph.runtime import Device, check_cuda, exposed, open_light, ort_value, ort_values
 from revgraph.weights import LightModel
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class Trace:
     """What one forward pass leaves behind.
 
     Attributes:
         y: The chosen layer's output, (N, ...).
         outputs: The model's own outputs by name, y among them.
-        taps: The bottleneck r by name, (N, ...), as onnxruntime's values.
+        taps: The bottleneck r by name, (N, ...), as onnxruntime's values, which on a GPU are the trace's only
+            as long as it lives.
+        lasting: Whether the taps lie where a captured graph writes.
     """
 
     y: np.ndarray
     outputs: Mapping[str, np.ndarray]
     taps: Mapping[str, Any]
+    lasting: bool = field(default=False, repr=False)
 
 
 class Session:
@@ -39,6 +45,8 @@ class Session:
         pair: The compilation; or a model, as `compile` takes it, to be compiled for the device.
         threads: onnxruntime's threads within an operator; 0 leaves the choice to it.
         device: Where to run: "cpu", "cuda", or of several GPUs "cuda:1".
+        cuda_graph: Whether a GPU captures what it does for a shape that it meets again, and then replays it.
+            Each shape keeps its memory, and calls from several threads wait for each other.
         configure: Called with each graph's `onnxruntime.SessionOptions` before it is opened, to set what else
             shall differ: memory arenas, graph optimisation, profiling.
         **options: For a model what `compile` is told, the variant at least; the target is the device's.
@@ -59,6 +67,7 @@ class Session:
         *,
         threads: int = 0,
         device: str = "cpu",
+        cuda_graph: bool = True,
         configure: Callable[[Any], object] | None = None,
         **options: Any,
     ) -> None:
@@ -72,21 +81,23 @@ class Session:
         self.pair = pair
         self._free = _free_dimensions(pair)
         self._threads, self._configure = threads, configure
+        self._captures = cuda_graph and capturable(pair, self._device)
+        self._alone = threading.Lock() if self._captures else contextlib.nullcontext()
         # Kept here, for onnxruntime reads these arrays where they are and does not keep them itself.
         self._weights = ort_values(pair.light_forward.weights | pair.light_reversed.weights)
-        self._forward = self._open(pair.light_forward)
-        self._reversed = dict[tuple[int, int] | None, Any]()
+        self._forward = self._open(pair.light_forward, capture=self._captures)
+        self._reversed = dict[tuple[int, int] | None, Graph]()
         self._opening = threading.Lock()
 
     @property
     def x_shape(self) -> tuple[int | str | None, ...]:
         """The shape of x as the model declares it; names or None where it is free."""
-        return tuple(next(i.shape for i in self._forward.get_inputs() if i.name == self.pair.input))
+        return tuple(next(i.shape for i in self._forward.session.get_inputs() if i.name == self.pair.input))
 
     @property
     def x_dtype(self) -> np.dtype[Any]:
         """The element type of x."""
-        kind = next(i.type for i in self._forward.get_inputs() if i.name == self.pair.input)
+        kind = next(i.type for i in self._forward.session.get_inputs() if i.name == self.pair.input)
         return np.dtype(next(name for name, known in _ONNX_TYPES.items() if known == kind))
 
     def forward(self, x: Any, /, **others: Any) -> Trace:
@@ -104,11 +115,16 @@ class Session:
             RevgraphError: An input is missing or does not fit.
         """
         feeds = {self.pair.input: x, **others}
-        names = [output.name for output in self._forward.get_outputs()]
-        values = dict(zip(names, self._run(self._forward, names, self._checked(feeds)), strict=True))
-        taps = {name: values.pop(name) for name in self.pair.taps}
-        outputs = {name: value.numpy() for name, value in values.items()}
-        return Trace(outputs[self.pair.at], outputs, taps)
+        names = [output.name for output in self._forward.session.get_outputs()]
+        checked = self._checked(feeds)
+        with self._alone:
+            results = self._forward.run(names, checked, {})
+            outputs = {name: results.array(name) for name in names if name not in self.pair.taps}
+        taps = {name: results.values[name] for name in self.pair.taps}
+        trace = Trace(outputs[self.pair.at], outputs, taps, results.place is not None)
+        if results.place is not None:
+            weakref.finalize(trace, results.give_back).atexit = False
+        return trace
 
     def reverse(self, trace: Trace, p: Any) -> np.ndarray:
         """Run the reversed graph.
@@ -124,7 +140,11 @@ class Session:
         Raises:
             RevgraphError: p does not fit, or onnxruntime cannot run the reversed graph.
         """
-        return np.asarray(self.reverse_on_device(trace, p).numpy())
+        with self._alone:
+            results = self._reverse(trace, p)
+            x_hat = results.array("x_hat")
+            results.give_back()
+        return x_hat
 
     def reverse_on_device(self, trace: Trace, p: Any) -> Any:
         """As `reverse`, but x_hat stays where it was computed.
@@ -132,17 +152,25 @@ class Session:
         Returns:
             An `onnxruntime.OrtValue`, which other libraries take over by DLPack: `torch.from_dlpack(x_hat)`.
         """
-        feeds = self._reversed_feeds(trace, p)
-        graph = self._reversed_for(trace.y.shape[0], feeds["p"].shape()[0])
-        (x_hat,) = self._run(graph, ["x_hat"], feeds)
+        with self._alone:
+            results = self._reverse(trace, p)
+            x_hat = results.values["x_hat"]
+            if results.place is not None:
+                x_hat = copied(x_hat, self._device)
+            results.give_back()
         return x_hat
 
-    def _reversed_for(self, images: int, rows: int) -> Any:
+    def _reverse(self, trace: Trace, p: Any) -> Results:
+        feeds = self._reversed_feeds(trace, p)
+        graph = self._reversed_for(trace.y.shape[0], feeds["p"].shape()[0])
+        return graph.run(["x_hat"], feeds, trace.taps, trace.lasting)
+
+    def _reversed_for(self, images: int, rows: int) -> Graph:
         """The reversed graph, open for these numbers, or for any."""
         with self._opening:
             key = (images, rows) if (images, rows) in self._reversed or not self._reversed else None
             if key not in self._reversed:
-                self._reversed[key] = self._open(self.pair.light_reversed, key)
+                self._reversed[key] = self._open(self.pair.light_reversed, key, self._captures)
             return self._reversed[key]
 
     def vanishes_after(self, trace: Trace, p: np.ndarray) -> str | None:
@@ -175,7 +203,7 @@ class Session:
         """
         graph, names = self._exposed_forward
         feeds = self._checked({self.pair.input: x, **others})
-        values = dict(zip(names, self._run(graph, names, feeds), strict=True))
+        values = dict(graph.run(names, feeds, {}).values)
         taps = {name: values.pop(name) for name in self.pair.taps}
         forward = {name: value.numpy() for name, value in values.items()}
         y = forward[self.pair.at]
@@ -185,11 +213,11 @@ class Session:
     def _signals(self, trace: Trace, p: np.ndarray) -> dict[str, np.ndarray]:
         """Every x_hat on the way back, by the reversed tensor's name."""
         graph, names = self._exposed_reversed
-        values = self._run(graph, names, self._reversed_feeds(trace, p))
-        return self.pair.rescaled({name: value.numpy() for name, value in zip(names, values, strict=True)})
+        found = graph.run(names, self._reversed_feeds(trace, p), trace.taps)
+        return self.pair.rescaled({name: value.numpy() for name, value in found.values.items()})
 
     @cached_property
-    def _exposed_forward(self) -> tuple[Any, list[str]]:
+    def _exposed_forward(self) -> tuple[Graph, list[str]]:
         """The forward graph with every layer as an output, and their names: from x to y, then the taps."""
         light = self.pair.light_forward
         names = [name for name in reversed(self.pair.signals) if name != self.pair.input]
@@ -198,14 +226,14 @@ class Session:
         return graph, [*names, *self.pair.taps]
 
     @cached_property
-    def _exposed_reversed(self) -> tuple[Any, list[str]]:
+    def _exposed_reversed(self) -> tuple[Graph, list[str]]:
         """The reversed graph with every x_hat as an output, and their names, from y to x; then scales."""
         x_hats = (x_hat for x_hat in self.pair.signals.values() if x_hat != "p")
         names = list(dict.fromkeys([*x_hats, *self.pair.scales.values()]))
         inner = [name for name in names if name != "x_hat"]
         return self._open(exposed(self.pair.light_reversed, inner)), names
 
-    def _open(self, light: LightModel, sizes: tuple[int, int] | None = None) -> Any:
+    def _open(self, light: LightModel, sizes: tuple[int, int] | None = None, capture: bool = False) -> Graph:
         """A graph; the reversed one for a number of images and rows of p, if these are told."""
 
         def configure(options: Any) -> None:
@@ -215,10 +243,11 @@ class Session:
             if self._configure is not None:
                 self._configure(options)
 
-        return open_light(light, self._weights, self._threads, configure, self._device)
-
-    def _run(self, graph: Any, names: list[str], feeds: Mapping[str, Any]) -> list[Any]:
-        return run(graph, names, feeds, self._device)
+        given = (light, self._weights, self._threads, configure, self._device)
+        if capture:
+            with contextlib.suppress(RevgraphError):  # a node of the user's own that CUDA does not run
+                return Captured(open_light(*given, True), self._device)
+        return Graph(open_light(*given), self._device)
 
     def _reversed_feeds(self, trace: Trace, p: Any) -> dict[str, Any]:
         (kind, shape), n = _about(p), trace.y.shape[0]
@@ -233,11 +262,11 @@ class Session:
             raise RevgraphError(
                 f"p does not fit: it has {rows} rows", why, f"give {n} rows, or trace one image"
             )
-        return {"p": ort_value(p), **trace.taps}
+        return {"p": ort_value(p)}
 
     def _checked(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
         """The inputs as onnxruntime's values, which fit."""
-        inputs = {value.name: value for value in self._forward.get_inputs()}
+        inputs = {value.name: value for value in self._forward.session.get_inputs()}
         if feeds.keys() != inputs.keys():
             given, wanted = (", ".join(f"'{name}'" for name in names) for names in (feeds, inputs))
             raise RevgraphError("the inputs do not fit", f"given were {given}", f"the model has {wanted}")

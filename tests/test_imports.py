@@ -18,6 +18,7 @@ LEVELS = (  # from the top; a module imports those below it
     ("verify", "compare", "explain", "draw"),
     ("inspect",),
     ("session",),
+    ("capture",),
     ("compiler", "runtime"),
     ("pair",),
     ("choice",),

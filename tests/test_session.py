@@ -11,6 +11,7 @@ from networks import cnn, he, model, node, picture, run
 from onnx import helper, numpy_helper
 
 import revgraph
+from revgraph import capture
 from revgraph import session as session_module
 from revgraph.errors import RevgraphError
 from revgraph.session import Session, Trace
@@ -305,13 +306,13 @@ def test_the_bottleneck_is_handed_over_where_it_lies(monkeypatch):
     """What the reversed graph is fed are the very values that the forward graph left."""
     session = Session(revgraph.compile(cnn(), variant="salinet"))
     trace, fed = session.forward(picture(1, 3, 8, 8)), {}
-    run_graph = session_module.run
+    run = capture.run
 
     def noted(graph, names, feeds, device):
         fed.update(feeds)
-        return run_graph(graph, names, feeds, device)
+        return run(graph, names, feeds, device)
 
-    monkeypatch.setattr(session_module, "run", noted)
+    monkeypatch.setattr(capture, "run", noted)
     session.reverse(trace, trace.y)
     assert trace.taps
     assert all(fed[name] is value for name, value in trace.taps.items())

@@ -1,0 +1,155 @@
+"""Open graphs; on a GPU what one does for a shape is captured as a CUDA graph, and replayed in one launch.
+
+A replay reads and writes the memory that was captured, and what lies between. So inputs are copied to where
+they were then; outputs lie outside onnxruntime's own memory, and are not written again while in use: a place
+is lent to one caller at a time.
+"""
+
+import itertools
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from revgraph.pair import Compiled
+from revgraph.runtime import Device, load, refused, run
+
+Values = Mapping[str, Any]
+"""onnxruntime's values by name."""
+
+TARGETS = ("cuda", "tensorrt", "web")
+"""Those of which every node runs on CUDA."""
+
+MOST = 16
+"""Captures of one graph: each keeps memory for all that it reads and writes."""
+
+_numbers = itertools.count(1)
+
+
+def capturable(pair: Compiled, device: Device) -> bool:
+    """Whether a compilation may be captured there."""
+    return device.kind == "cuda" and pair.metadata["target"] in TARGETS
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """What a run gave.
+
+    Attributes:
+        values: The outputs.
+        place: Where they lie, to be given back once nobody needs them; None where they are the caller's own.
+    """
+
+    values: Values
+    place: "Place | None" = None
+
+    def array(self, name: str) -> np.ndarray:
+        """An output, to keep."""
+        found = self.values[name].numpy()
+        return np.array(found) if self.place is not None else found
+
+    def give_back(self) -> None:
+        if self.place is not None:
+            self.place.free.append(self.place)
+
+
+class Graph:
+    """An open graph, of which every run is by itself."""
+
+    def __init__(self, session: Any, device: Device) -> None:
+        self.session, self.device = session, device
+
+    def run(self, names: list[str], feeds: Values, held: Values, lasting: bool = False) -> Results:
+        """Run it.
+
+        Args:
+            names: The outputs asked for.
+            feeds: Inputs, of this run.
+            held: Further inputs.
+            lasting: Whether these lie at a place, and so do not move while the session is open.
+        """
+        values = run(self.session, names, {**feeds, **held}, self.device)
+        return Results(dict(zip(names, values, strict=True)))
+
+
+class Captured(Graph):
+    """An open graph that is captured for what it meets a second time. One thread at a time may run it."""
+
+    def __init__(self, session: Any, device: Device) -> None:
+        super().__init__(session, device)
+        self._met = Counter[Hashable]()
+        self._free = defaultdict[Hashable, list[Place]](list)
+        self._places = 0
+
+    def run(self, names: list[str], feeds: Values, held: Values, lasting: bool = False) -> Results:
+        if held and not lasting:
+            return Results(self._once(names, {**feeds, **held}))
+        shapes = [(name, value.data_type(), *value.shape()) for name, value in feeds.items()]
+        key = (*names, *shapes, *map(id, held.values()))
+        self._met[key] += 1
+        free = self._free[key]
+        if not free:
+            values = self._once(names, {**feeds, **held})
+            if self._met[key] == 1 or self._places == MOST:
+                return Results(values)
+            self._places += 1
+            free.append(Place(self, feeds, held, values, free))
+        place = free.pop()
+        place.replay(feeds)
+        return Results(place.outputs, place)
+
+    def _once(self, names: list[str], feeds: Values) -> dict[str, Any]:
+        """The outputs of a run that is not captured, copied to where no replay writes."""
+        values = run(self.session, names, feeds, self.device, _options("-1"))
+        return {name: copied(value, self.device) for name, value in zip(names, values, strict=True)}
+
+
+class Place:
+    """Memory that a captured graph reads from and writes to.
+
+    Attributes:
+        outputs: What a replay writes.
+        free: The places of the same capture that nobody uses.
+    """
+
+    def __init__(
+        self, graph: Captured, feeds: Values, held: Values, outputs: Values, free: "list[Place]"
+    ) -> None:
+        self.outputs, self.free = outputs, free
+        self._graph, self._held, self._options = graph, held, _options(str(next(_numbers)))
+        self._inputs = {name: _like(value, graph.device) for name, value in feeds.items()}
+        self._binding = graph.session.io_binding()
+        for name, value in {**self._inputs, **held}.items():
+            self._binding.bind_ortvalue_input(name, value)
+        for name, value in outputs.items():
+            self._binding.bind_ortvalue_output(name, value)
+
+    def replay(self, feeds: Values) -> None:
+        """Run on these inputs; the first time that is captured."""
+        try:
+            for name, value in feeds.items():
+                self._inputs[name].update_inplace(value)
+            self._graph.session.run_with_iobinding(self._binding, self._options)
+        except Exception as error:
+            raise refused(error) from error
+
+
+def copied(value: Any, device: Device) -> Any:
+    """A value of its own on the device."""
+    copy = _like(value, device)
+    copy.update_inplace(value)
+    return copy
+
+
+def _like(value: Any, device: Device) -> Any:
+    """Memory for such a value, on the device and outside of any session's."""
+    shape, kind = value.shape(), value.element_type()
+    return load().OrtValue.ortvalue_from_shape_and_type(shape, kind, device.kind, device.index)
+
+
+def _options(graph: str) -> Any:
+    options = load().RunOptions()
+    options.add_run_config_entry("gpu_graph_id", graph)
+    return options
