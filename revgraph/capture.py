@@ -5,14 +5,18 @@ they were then; outputs lie outside onnxruntime's own memory, and are not writte
 is lent to one caller at a time.
 """
 
+import contextlib
 import itertools
-from collections import Counter, defaultdict
+import threading
+import weakref
+from collections import defaultdict
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from revgraph.errors import RevgraphError
 from revgraph.pair import Compiled
 from revgraph.runtime import Device, load, refused, run
 
@@ -26,6 +30,7 @@ MOST = 16
 """Captures of one graph: each keeps memory for all that it reads and writes."""
 
 _numbers = itertools.count(1)
+_locks = defaultdict[int, threading.RLock](threading.RLock)
 
 
 def capturable(pair: Compiled, device: Device) -> bool:
@@ -33,26 +38,31 @@ def capturable(pair: Compiled, device: Device) -> bool:
     return device.kind == "cuda" and pair.metadata["target"] in TARGETS
 
 
-@dataclass(frozen=True, slots=True)
+def exclusive(device: Device) -> contextlib.AbstractContextManager[object]:
+    """Hold a GPU for one thread: while one captures no other may use it, of whatever session."""
+    return _locks[device.index] if device.kind == "cuda" else contextlib.nullcontext()
+
+
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class Results:
     """What a run gave.
 
     Attributes:
         values: The outputs.
-        place: Where they lie, to be given back once nobody needs them; None where they are the caller's own.
+        place: Where they lie, lent as long as this object lives; None where they are the caller's own.
     """
 
     values: Values
     place: "Place | None" = None
 
+    def __post_init__(self) -> None:
+        if self.place is not None:
+            weakref.finalize(self, self.place.free.append, self.place).atexit = False
+
     def array(self, name: str) -> np.ndarray:
         """An output, to keep."""
         found = self.values[name].numpy()
         return np.array(found) if self.place is not None else found
-
-    def give_back(self) -> None:
-        if self.place is not None:
-            self.place.free.append(self.place)
 
 
 class Graph:
@@ -79,8 +89,7 @@ class Captured(Graph):
 
     def __init__(self, session: Any, device: Device) -> None:
         super().__init__(session, device)
-        self._met = Counter[Hashable]()
-        self._free = defaultdict[Hashable, list[Place]](list)
+        self._free = dict[Hashable, list[Place] | None]()
         self._places = 0
 
     def run(self, names: list[str], feeds: Values, held: Values, lasting: bool = False) -> Results:
@@ -88,17 +97,24 @@ class Captured(Graph):
             return Results(self._once(names, {**feeds, **held}))
         shapes = [(name, value.data_type(), *value.shape()) for name, value in feeds.items()]
         key = (*names, *shapes, *map(id, held.values()))
-        self._met[key] += 1
-        free = self._free[key]
-        if not free:
-            values = self._once(names, {**feeds, **held})
-            if self._met[key] == 1 or self._places == MOST:
-                return Results(values)
+        free = self._free.get(key)
+        if free:
+            place = free.pop()
+            place.replay(feeds)
+            return Results(place.outputs, place)
+        values = self._once(names, {**feeds, **held})
+        if key not in self._free:
+            self._free[key] = []
+        elif free is not None and self._places < MOST:
+            place = Place(self, feeds, held, values, free)
+            try:
+                place.replay(feeds)
+            except RevgraphError:
+                self._free[key] = None  # it runs, and cannot be captured
+                return Results(self._once(names, {**feeds, **held}))
             self._places += 1
-            free.append(Place(self, feeds, held, values, free))
-        place = free.pop()
-        place.replay(feeds)
-        return Results(place.outputs, place)
+            return Results(values, place)
+        return Results(values)
 
     def _once(self, names: list[str], feeds: Values) -> dict[str, Any]:
         """The outputs of a run that is not captured, copied to where no replay writes."""

@@ -2,12 +2,13 @@
 
 import argparse
 import dataclasses
+import importlib
 import json
 import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from tabulate import tabulate
@@ -15,7 +16,7 @@ from tqdm import tqdm
 
 import revgraph
 from revgraph import (
-    choice,
+    arguments,
     compare,
     compiler,
     demo,
@@ -26,6 +27,7 @@ from revgraph import (
     inspect,
     neuron,
     pair,
+    paper,
     picture,
     recipe,
     variants,
@@ -38,17 +40,11 @@ from revgraph.runtime import Device
 from revgraph.session import Session
 from revgraph.weights import LightModel
 
+if TYPE_CHECKING:
+    from revgraph.paper.sheet import Figure
+    from revgraph.paper.subject import Subject
+
 Args = argparse.Namespace
-
-EVERYWHERE = {"quiet": False, "json": False, "device": "cpu", "threads": 0}
-"""Defaults of the options that every command takes, before or after its name."""
-
-
-class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Every default shown, where there is one; examples as they are written."""
-
-    def _get_help_string(self, action: argparse.Action) -> str | None:
-        return action.help if action.default in (None, False) else super()._get_help_string(action)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -63,7 +59,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # names of layers may hold what a terminal's code page lacks
             stream.reconfigure(errors="replace")
-    args = argparse.Namespace(**{**EVERYWHERE, **vars(_parser().parse_args(argv))}, notes=[])
+    args = argparse.Namespace(
+        **{**arguments.EVERYWHERE, **vars(arguments.parser(COMMANDS).parse_args(argv))}, notes=[]
+    )
     try:
         status = args.command(args)
     except RevgraphError as error:
@@ -174,7 +172,7 @@ def _row(path: Path, source: Path, compiled: Compiled, found: explain.Explanatio
 def _compilation(args: Args) -> tuple[Compiled, recipe.Recipe]:
     """What `run` was given, compiled, and the recipe for its pictures."""
     compiled = _compiled(args)
-    return compiled, _recipe(args, compiled)
+    return compiled, _recipe(args, compiled.metadata.get("recipe"))
 
 
 def _compiled(args: Args) -> Compiled:
@@ -192,8 +190,8 @@ def _compiled(args: Args) -> Compiled:
     return revgraph.compile(_model(args.model), variant=variant, at=args.at, target=target)
 
 
-def _recipe(args: Args, compiled: Compiled) -> recipe.Recipe:
-    own = compiled.metadata.get("recipe")
+def _recipe(args: Args, own: str | None) -> recipe.Recipe:
+    """The recipe asked for, else what the model's metadata say, else ImageNet's usual one."""
     if name := args.recipe or (own if own in recipe.names() else None):  # a model cannot name a file
         return recipe.load(name)
     args.notes.append("no recipe given: fed RGB / 255 with ImageNet's mean and std (choose with --recipe)")
@@ -254,7 +252,7 @@ def _compare(args: Args) -> None:
     _check_compare(args)
     a, b = _session(args, 0), _session(args, 1)
     chosen, rng = neuron.parse(args.neuron), np.random.default_rng(args.seed)
-    explainer = explain.Explainer(a, _recipe(args, a.pair)) if args.picture else None
+    explainer = explain.Explainer(a, _recipe(args, a.pair.metadata.get("recipe"))) if args.picture else None
     pictures: list[Path | None] = [*explain.find_pictures(args.picture)] or [None]
     files_named = [path for path in pictures if path is not None]
     paths = explain.output_paths(Path(args.output), files_named, "compare", [chosen]) if args.output else []
@@ -334,6 +332,58 @@ def _verify(args: Args) -> int:
     return 0 if passed else 1
 
 
+def _figure(args: Args) -> None:
+    every = args.figure == "all"
+    subject = _subject(args)
+    names = [name for name in paper.FIGURES if every or name == args.figure]
+    if every and not subject.normalises:
+        names.remove("lrn")
+        args.notes.append(f"no figure lrn: '{subject.name}' has no local response normalisation")
+    given = explain.find_pictures(args.picture)
+    pictures = [(path.stem, picture.read(path)) for path in given]
+    pictures = pictures or [(name, zoo.sample(name)) for name in zoo.SAMPLES]
+    rows: list[dict[str, Any]] = []
+    for name in tqdm(names, unit="figure", disable=None if every and not args.quiet else True):
+        found = importlib.import_module(f"revgraph.paper.{name}").figure(subject, pictures)
+        path = Path(args.output, f"{subject.name}.{name}.png") if every else Path(args.output)
+        rows += _report_figure(path, found, paper.FIGURES[name])
+    _print(args, rows, lambda row: list(row.values()))
+
+
+def _search(args: Args) -> None:
+    from revgraph.paper import search
+
+    subject, variant = _subject(args), args.variant
+    pictures = tqdm(
+        explain.find_pictures([args.folder]), unit="picture", disable=True if args.quiet else None
+    )
+    hits = search.strongest(subject, variant, args.at, args.channel, pictures, args.top)
+    found = search.figure(subject, variant, args.at, args.channel, hits)
+    _print(
+        args, _report_figure(Path(args.output), found, "the strongest first"), lambda row: list(row.values())
+    )
+
+
+def _subject(args: Args) -> "Subject":
+    """The network of an experiment, and its recipe."""
+    from revgraph.paper.subject import Subject
+
+    path = _model(args.model)
+    source, name, _ = compiler.read_source(path)
+    noted = {entry.key: entry.value for entry in source.model.metadata_props}
+    chosen = _recipe(args, noted.get(pair.PREFIX + "recipe"))
+    return Subject(path, name, chosen, args.threads, args.device)
+
+
+def _report_figure(path: Path, found: "Figure", what: str) -> list[dict[str, Any]]:
+    """Write a figure and its numbers; a row for each file."""
+    from revgraph.paper import sheet
+
+    table = path.with_suffix(".csv")
+    files.write_all({path: picture.encode(found.image, path), table: sheet.table(found.numbers)})
+    return [{"path": str(path), "what": what}, {"path": str(table), "what": "its numbers"}]
+
+
 def _variants(args: Args) -> None:
     rows = [
         {"variant": name, "title": variants.TITLES[name]}
@@ -387,179 +437,16 @@ def _table(args: Args, rows: list[dict[str, Any]], heads: list[str], hidden: str
     print(tabulate(shown, heads, tablefmt="plain", disable_numparse=True))
 
 
-# ---------------------------------------------------------------- arguments
-
-
-def _parser() -> argparse.ArgumentParser:
-    common = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
-    group = common.add_argument_group("everywhere")
-    group.add_argument("-q", "--quiet", action="store_true", help="no progress and no notes on stderr")
-    group.add_argument("--json", action="store_true", help="results as JSON on stdout")
-    group.add_argument("--device", type=_device, metavar="NAME", help="cpu, cuda, cuda:1 (default: cpu)")
-    group.add_argument(
-        "--threads", type=_whole, metavar="N", help="onnxruntime's threads (default: 0, it decides)"
-    )
-    parser = argparse.ArgumentParser(
-        "revgraph",
-        description=revgraph.__doc__,
-        epilog="examples:\n  revgraph demo -o out\n  revgraph run squeezenet1_1 cat.jpg -o cat.png",
-        formatter_class=_Help,
-        parents=[common],
-        allow_abbrev=False,
-    )
-    parser.add_argument("--version", action="version", version=f"revgraph {revgraph.__version__}")
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
-
-    def command(
-        name: str, function: Callable[[Args], int | None], text: str, *examples: str
-    ) -> argparse.ArgumentParser:
-        epilog = "examples:\n" + "\n".join(f"  revgraph {name} {example}".rstrip() for example in examples)
-        sub = commands.add_parser(
-            name,
-            help=text,
-            description=f"{text[0].upper()}{text[1:]}.",
-            epilog=epilog,
-            formatter_class=_Help,
-            parents=[common],
-            allow_abbrev=False,
-        )
-        sub.set_defaults(command=function)
-        return sub
-
-    _compile_arguments(command)
-    _run_arguments(command)
-    sub = command("inspect", _inspect, "list a model's layers, their rules and bottlenecks", *_INSPECT)
-    _model_arguments(sub)
-    sub.add_argument("--input", metavar="NAME", help="the input to come back to (default: the only one)")
-    help_draw = "also draw it and its DeSaliNet: .dot, or .svg, .png, .pdf where Graphviz is installed"
-    sub.add_argument("--draw", metavar="FILE", help=help_draw)
-    _verify_arguments(command)
-    _compare_arguments(command)
-    command("variants", _variants, "list the eight variants of the paper's Fig. 3", "", "--json")
-    command("models", _models, "list the recipes and networks that revgraph knows", "", "--json")
-    command("doctor", _doctor, "show what this machine can run, and why not the rest", "", "--json")
-    sub = command(
-        "demo", _demo, "compile SqueezeNet, run it on a photograph and draw the result", "", "-o out"
-    )
-    sub.add_argument("-o", "--output", default="out", metavar="FOLDER", help="where the files go")
-    return parser
-
-
-_INSPECT = ("squeezenet1_1", "alexnet.onnx --at pool5 --json")
-_LAYER = "a tensor's name, else a node's (default: what the softmax receives, else the first output)"
-
-
-def _model_arguments(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("model", metavar="MODEL", help="an ONNX file, or a network of `revgraph models`")
-    sub.add_argument("--at", metavar="LAYER", help=_LAYER)
-
-
-def _compile_arguments(command: Callable[..., argparse.ArgumentParser]) -> None:
-    sub = command(
-        "compile",
-        _compile,
-        "write a model's forward graph, tapped, and its reversed graph",
-        "squeezenet1_1 --variant desalinet -o out",
-        "alexnet.onnx --variant salinet --at pool5 --lrn bp -o out",
-        "model.onnx --variant desalinet --fused --choose class -o out",
-    )
-    sub.set_defaults(wrong=sub.error)
-    _model_arguments(sub)
-    sub.add_argument("--variant", required=True, choices=variants.VARIANTS, help="which of the eight")
-    sub.add_argument(
-        "--input", metavar="NAME", help="the input that x_hat belongs to (default: the only one)"
-    )
-    sub.add_argument("--lrn", choices=variants.LRN, help="reversal of LRN (default: the variant's own)")
-    sub.add_argument("--target", choices=compiler.TARGETS, default="portable", help="where it shall run")
-    sub.add_argument(
-        "--precision",
-        choices=(*compiler.PRECISIONS, "bf16"),  # the last is refused with its reason
-        metavar="{fp32,fp16}",
-        default="fp32",
-        help="fp16: compute in float16 where that suits, and keep what comes back in its range",
-    )
-    help_packed = "packed: masks and switches cross in as few bits as they need"
-    sub.add_argument("--bottleneck", choices=compiler.BOTTLENECKS, default="plain", help=help_packed)
-    help_full = "turn a classifier's fully connected head into convolutions, so that any picture size runs"
-    sub.add_argument("--fully-convolutional", action="store_true", help=help_full)
-    sub.add_argument("--fused", action="store_true", help="one file in place of two")
-    help_choose = "with --fused, p is chosen in the graph: the largest of y, or by an input `class`"
-    sub.add_argument("--choose", choices=choice.CHOICES, help=help_choose)
-    sub.add_argument("-o", "--output", required=True, metavar="FOLDER", help="where the files go")
-
-
-def _verify_arguments(command: Callable[..., argparse.ArgumentParser]) -> None:
-    sub = command(
-        "verify",
-        _verify,
-        "prove a compilation right on its own network, in float64",
-        "out --variant desalinet",
-        "out --model alexnet.onnx",
-    )
-    sub.add_argument("folder", metavar="FOLDER", help="where revgraph compile wrote")
-    sub.add_argument("--model", metavar="MODEL", help="what it was compiled from, to check the outputs too")
-    sub.add_argument(
-        "--variant", choices=variants.VARIANTS, help="which compilation, where there are several"
-    )
-    sub.add_argument("--seed", type=_whole, default=0, metavar="N", help="of the random inputs")
-
-
-def _compare_arguments(command: Callable[..., argparse.ArgumentParser]) -> None:
-    sub = command(
-        "compare",
-        _compare,
-        "hold two compilations of one network against each other",
-        "torch.onnx keras.onnx",
-        "torch.onnx keras.onnx holiday/ --variant salinet -o sheets",
-        "squeezenet1_1 squeezenet1_1 cat.jpg --variant salinet --variant desalinet -o cat.png",
-    )
-    what = "an ONNX file, a network of `revgraph models`, or a folder that revgraph compile wrote"
-    sub.add_argument("a", metavar="A", help=what)
-    sub.add_argument("b", metavar="B", help="another of the same network; its channels may lie elsewhere")
-    help_picture = "a picture, or a folder of them (default: one random input)"
-    sub.add_argument("picture", metavar="PICTURE", nargs="*", help=help_picture)
-    help_variant = "of both, or given twice (default: desalinet, or the folder's own)"
-    sub.add_argument("--variant", choices=variants.VARIANTS, action="append", help=help_variant)
-    sub.add_argument("--at", metavar="LAYER", action="append", help=f"of both, or given twice: {_LAYER}")
-    sub.add_argument("--neuron", metavar="SPEC", default="max", help="chosen by what A makes of the input")
-    sub.add_argument("--recipe", metavar="NAME_OR_FILE", help="how pictures are fed")
-    sub.add_argument("--seed", type=_whole, metavar="N", default=0, help="of the random generator")
-    help_output = "a picture, or a folder, of both images and their difference (default: none is drawn)"
-    sub.add_argument("-o", "--output", metavar="PICTURE_OR_FOLDER", help=help_output)
-
-
-def _run_arguments(command: Callable[..., argparse.ArgumentParser]) -> None:
-    sub = command(
-        "run",
-        _run,
-        "explain pictures: the input, x_hat and the saliency map side by side",
-        "squeezenet1_1 cat.jpg -o cat.png",
-        "out holiday/ --variant desalinet --neuron max --neuron class:285 -o explained",
-    )
-    sub.add_argument("model", metavar="MODEL_OR_FOLDER", help="as for compile, or a folder it wrote")
-    sub.add_argument("picture", metavar="PICTURE", nargs="+", help="picture files, or folders of them")
-    help_variant = "which variant (default: desalinet, or a folder's only one)"
-    sub.add_argument("--variant", choices=variants.VARIANTS, help=help_variant)
-    sub.add_argument("--at", metavar="LAYER", help=_LAYER)
-    kinds = ", ".join(kind.usage for kind in neuron.KINDS.values())
-    help_neuron = f"{kinds}, or file.npy; may be given several times (default: max)"
-    sub.add_argument("--neuron", metavar="SPEC", action="append", help=help_neuron)
-    help_recipe = "how pictures are fed (default: the model's own, else imagenet)"
-    sub.add_argument("--recipe", metavar="NAME_OR_FILE", help=help_recipe)
-    sub.add_argument("--seed", type=_whole, metavar="N", default=0, help="of the random generator")
-    help_output = "a picture's path for one result, else a folder"
-    sub.add_argument("-o", "--output", required=True, metavar="PICTURE_OR_FOLDER", help=help_output)
-
-
-def _device(text: str) -> str:
-    try:
-        Device.of(text)
-    except RevgraphError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
-    return text
-
-
-def _whole(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from 0")
-    return int(text)
+COMMANDS = {
+    "compile": _compile,
+    "run": _run,
+    "inspect": _inspect,
+    "verify": _verify,
+    "compare": _compare,
+    "variants": _variants,
+    "models": _models,
+    "doctor": _doctor,
+    "demo": _demo,
+    "figure": _figure,
+    "search": _search,
+}

@@ -44,6 +44,13 @@ class Peak(NamedTuple):
     position: Position | None
     score: float | None
 
+    @property
+    def neuron(self) -> Neuron:
+        """The same single neuron, by its place."""
+        if self.channel is None:
+            raise ValueError("no single neuron")
+        return Neuron("index", (self.channel, *(self.position or ())))
+
 
 # ----- One image: y (C, *spatial) to p of the same shape and dtype -----
 

@@ -4,6 +4,7 @@ Taps stand in the forward graph and carry r; reversed layers stand in the revers
 in both graphs is plain ONNX wiring. N is the batch, P the projections, D the number of spatial axes.
 """
 
+import math
 from typing import Any
 
 import numpy as np
@@ -124,6 +125,6 @@ def unpool_centre(rev: Builder, y_hat: Tensor, size: Tensor, like: Tensor, windo
     return _layer(rev, "UnpoolCentre", y_hat, size, like=like, **window.attributes)
 
 
-def scale(rev: Builder, y_hat: Tensor, factor: Tensor | np.ndarray) -> gs.Variable:
-    """x_hat = y_hat * factor, which broadcasts to y_hat."""
-    return _layer(rev, "Scale", y_hat, factor, like=y_hat)
+def scale(rev: Builder, y_hat: Tensor, factor: Tensor | np.ndarray, most: float = math.inf) -> gs.Variable:
+    """x_hat = y_hat * factor, which broadcasts to y_hat, and of which no element exceeds `most`."""
+    return _layer(rev, "Scale", y_hat, factor, like=y_hat, most=most)

@@ -4,7 +4,7 @@ import contextlib
 import ctypes
 import io
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -159,7 +159,8 @@ def run_each_node(model: onnx.ModelProto, feeds: Mapping[str, Any], device: Devi
     weights = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     values = dict(feeds)
     for node in model.graph.node:
-        read = {name: values[name] if name in values else weights[name] for name in node.input if name}
+        known = weights | values
+        read = {name: known[name] for name in _reads(node) if name in known}
         inputs = [
             onnx.helper.make_tensor_value_info(
                 name, onnx.helper.np_dtype_to_tensor_dtype(array.dtype), array.shape
@@ -175,6 +176,16 @@ def run_each_node(model: onnx.ModelProto, feeds: Mapping[str, Any], device: Devi
         results = run(session, written, read, device)
         values |= {name: result.numpy() for name, result in zip(written, results, strict=True)}
     return values
+
+
+def _reads(node: onnx.NodeProto) -> Iterator[str]:
+    """What the node reads, and its branches, whose own tensors are among it."""
+    yield from node.input
+    for attribute in node.attribute:
+        for graph in (attribute.g, *attribute.graphs):
+            yield from (value.name for value in graph.output)
+            for inner in graph.node:
+                yield from _reads(inner)
 
 
 def ort_value(value: Any) -> Any:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from revgraph.graph import Builder, Tensor, gs, static
+from revgraph.layer import CONSTANT
 from revgraph.window import Window
 
 MOST = 60000.0
@@ -21,11 +22,8 @@ MOST = 60000.0
 LEAST = 2.0**-8
 """What the largest is not left below: float16 has steps down to 2^-16 of that."""
 
-UNKNOWN = 2.0**10
-"""Taken for the gain of what only the run knows."""
-
-TINY = 2.0**-14
-"""Divides what is zero, and stays itself in float16."""
+TINY = 2.0**-24
+"""Divides rows that are zero: the least that float16 has, so that it is no other row's largest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +81,7 @@ class _Scaling:
     def rewrite(self, node: gs.Node) -> None:
         """Let one node read what keeps its result in range."""
         places = [i for i, tensor in enumerate(node.inputs) if tensor.name in self.signals]
-        if not places:
+        if not places or node.op in CONSTANT:  # a shape does not grow with p
             return
         gain = GAINS.get(node.op, _unknown)(node)
         read = [self.signals[node.inputs[i].name] for i in places]
@@ -135,7 +133,9 @@ class _Scaling:
         scale = self._cast(largest, np.float32)
         if signal.scale is not None:
             scale = self._emit("Mul", scale, self._shaped(signal.scale, scale), like=scale)
-        return Signal(self._emit("Div", stored, divisor, like=stored), scale, 1.0, 1.0)
+        # p may be one neuron, and its weights all small.
+        least = LEAST if stored.name == "p" else 1.0
+        return Signal(self._emit("Div", stored, divisor, like=stored), scale, 1.0, least)
 
     def _aligned(self, signals: list[Signal]) -> list[Signal]:
         """The same with one scale, the largest; no signal is lost for one that has all but vanished."""
@@ -156,6 +156,8 @@ class _Scaling:
 
     def _largest(self, x: Tensor) -> Tensor:
         axes = [*range(1, len(x.shape))]
+        if not axes:
+            return x
         shape = [x.shape[0], *[1] * len(axes)]
         if self._rev.graph.opset < 18:
             return self._rev.emit("ReduceMax", x, dtype=x.dtype, shape=shape, axes=axes, keepdims=1)
@@ -182,7 +184,8 @@ class _Scaling:
 
 
 def _unknown(node: gs.Node) -> Gain:
-    return Gain(UNKNOWN, 1.0)
+    """What only the run knows."""
+    return Gain(math.inf, 1.0)
 
 
 def _one(node: gs.Node) -> Gain:
@@ -220,7 +223,7 @@ def _meeting(node: gs.Node) -> Gain:
 def _factor(node: gs.Node) -> Gain:
     factor = node.inputs[1]
     if not isinstance(factor, gs.Constant):
-        return _unknown(node)
+        return Gain(node.attrs.get("most", math.inf), 1.0)
     largest = float(np.abs(factor.values).max(initial=0))
     return Gain(largest, largest)
 

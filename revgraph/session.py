@@ -2,7 +2,6 @@
 
 import contextlib
 import threading
-import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from revgraph.capture import Captured, Graph, Results, capturable, copied
+from revgraph.capture import Captured, Graph, Results, capturable, copied, exclusive
 from revgraph.compiler import compile
 from revgraph.errors import RevgraphError
 from revgraph.pair import Compiled
@@ -20,7 +19,7 @@ from revgraph.runtime import Device, check_cuda, exposed, open_light, ort_value,
 from revgraph.weights import LightModel
 
 
-@dataclass(frozen=True, slots=True, weakref_slot=True)
+@dataclass(frozen=True, slots=True)
 class Trace:
     """What one forward pass leaves behind.
 
@@ -29,13 +28,13 @@ class Trace:
         outputs: The model's own outputs by name, y among them.
         taps: The bottleneck r by name, (N, ...), as onnxruntime's values, which on a GPU are the trace's only
             as long as it lives.
-        lasting: Whether the taps lie where a captured graph writes.
+        lease: Of the memory that they lie in, where a captured graph writes.
     """
 
     y: np.ndarray
     outputs: Mapping[str, np.ndarray]
     taps: Mapping[str, Any]
-    lasting: bool = field(default=False, repr=False)
+    lease: Results | None = field(default=None, repr=False)
 
 
 class Session:
@@ -46,7 +45,8 @@ class Session:
         threads: onnxruntime's threads within an operator; 0 leaves the choice to it.
         device: Where to run: "cpu", "cuda", or of several GPUs "cuda:1".
         cuda_graph: Whether a GPU captures what it does for a shape that it meets again, and then replays it.
-            Each shape keeps its memory, and calls from several threads wait for each other.
+            Each shape keeps its memory. Calls from several threads wait for each other, and onnxruntime
+            captures for each thread anew.
         configure: Called with each graph's `onnxruntime.SessionOptions` before it is opened, to set what else
             shall differ: memory arenas, graph optimisation, profiling.
         **options: For a model what `compile` is told, the variant at least; the target is the device's.
@@ -82,7 +82,7 @@ class Session:
         self._free = _free_dimensions(pair)
         self._threads, self._configure = threads, configure
         self._captures = cuda_graph and capturable(pair, self._device)
-        self._alone = threading.Lock() if self._captures else contextlib.nullcontext()
+        self._alone = exclusive(self._device)
         # Kept here, for onnxruntime reads these arrays where they are and does not keep them itself.
         self._weights = ort_values(pair.light_forward.weights | pair.light_reversed.weights)
         self._forward = self._open(pair.light_forward, capture=self._captures)
@@ -121,10 +121,7 @@ class Session:
             results = self._forward.run(names, checked, {})
             outputs = {name: results.array(name) for name in names if name not in self.pair.taps}
         taps = {name: results.values[name] for name in self.pair.taps}
-        trace = Trace(outputs[self.pair.at], outputs, taps, results.place is not None)
-        if results.place is not None:
-            weakref.finalize(trace, results.give_back).atexit = False
-        return trace
+        return Trace(outputs[self.pair.at], outputs, taps, results if results.place else None)
 
     def reverse(self, trace: Trace, p: Any) -> np.ndarray:
         """Run the reversed graph.
@@ -142,9 +139,7 @@ class Session:
         """
         with self._alone:
             results = self._reverse(trace, p)
-            x_hat = results.array("x_hat")
-            results.give_back()
-        return x_hat
+            return results.array("x_hat")
 
     def reverse_on_device(self, trace: Trace, p: Any) -> Any:
         """As `reverse`, but x_hat stays where it was computed.
@@ -155,15 +150,12 @@ class Session:
         with self._alone:
             results = self._reverse(trace, p)
             x_hat = results.values["x_hat"]
-            if results.place is not None:
-                x_hat = copied(x_hat, self._device)
-            results.give_back()
-        return x_hat
+            return x_hat if results.place is None else copied(x_hat, self._device)
 
     def _reverse(self, trace: Trace, p: Any) -> Results:
         feeds = self._reversed_feeds(trace, p)
         graph = self._reversed_for(trace.y.shape[0], feeds["p"].shape()[0])
-        return graph.run(["x_hat"], feeds, trace.taps, trace.lasting)
+        return graph.run(["x_hat"], feeds, trace.taps, lasting=trace.lease is not None)
 
     def _reversed_for(self, images: int, rows: int) -> Graph:
         """The reversed graph, open for these numbers, or for any."""
@@ -203,9 +195,10 @@ class Session:
         """
         graph, names = self._exposed_forward
         feeds = self._checked({self.pair.input: x, **others})
-        values = dict(graph.run(names, feeds, {}).values)
-        taps = {name: values.pop(name) for name in self.pair.taps}
-        forward = {name: value.numpy() for name, value in values.items()}
+        with self._alone:
+            values = dict(graph.run(names, feeds, {}).values)
+            taps = {name: values.pop(name) for name in self.pair.taps}
+            forward = {name: value.numpy() for name, value in values.items()}
         y = forward[self.pair.at]
         back = {"p": p} | self._signals(Trace(y, {self.pair.at: y}, taps), p)
         return list(forward.items()), [(name, back[x_hat]) for name, x_hat in self.pair.signals.items()]
@@ -213,8 +206,9 @@ class Session:
     def _signals(self, trace: Trace, p: np.ndarray) -> dict[str, np.ndarray]:
         """Every x_hat on the way back, by the reversed tensor's name."""
         graph, names = self._exposed_reversed
-        found = graph.run(names, self._reversed_feeds(trace, p), trace.taps)
-        return self.pair.rescaled({name: value.numpy() for name, value in found.values.items()})
+        with self._alone:
+            found = graph.run(names, self._reversed_feeds(trace, p), trace.taps)
+            return self.pair.rescaled({name: value.numpy() for name, value in found.values.items()})
 
     @cached_property
     def _exposed_forward(self) -> tuple[Graph, list[str]]:
@@ -244,10 +238,11 @@ class Session:
                 self._configure(options)
 
         given = (light, self._weights, self._threads, configure, self._device)
-        if capture:
-            with contextlib.suppress(RevgraphError):  # a node of the user's own that CUDA does not run
-                return Captured(open_light(*given, True), self._device)
-        return Graph(open_light(*given), self._device)
+        with self._alone:
+            if capture:
+                with contextlib.suppress(RevgraphError):  # a node of the user's own that CUDA does not run
+                    return Captured(open_light(*given, True), self._device)
+            return Graph(open_light(*given), self._device)
 
     def _reversed_feeds(self, trace: Trace, p: Any) -> dict[str, Any]:
         (kind, shape), n = _about(p), trace.y.shape[0]

@@ -90,7 +90,9 @@ def verify(
     yield proof.outputs(source)
     yield proof.batch()
     yield proof.projections()
-    if pair.metadata["precision"] != "fp32":
+    if proof.half:
+        yield proof.rows()
+    if pair.metadata["precision"] == "fp16":
         yield proof.precision(source)
 
 
@@ -100,6 +102,7 @@ class _Proof:
     def __init__(self, pair: Compiled, threads: int, device: str, seed: int) -> None:
         self.pair, self.threads, self.rng = pair, threads, np.random.default_rng(seed)
         self.device = Device.of(device)
+        self.half = bool(pair.scales) or pair.metadata["precision"] == "fp16"
         self.session = Session(pair, threads=threads, device=device)
         self.feeds, self.trace = self._first_run()
 
@@ -156,7 +159,7 @@ class _Proof:
     @cached_property
     def values(self) -> Arrays:
         """Every tensor of the forward graph, as onnxruntime computes it."""
-        if self.pair.scales:
+        if self.half:
             return run_each_node(self.pair.forward, self.feeds, self.device)
         light = self.pair.light_forward
         inner = [name for node in light.model.graph.node for name in node.output if name]
@@ -198,7 +201,7 @@ class _Proof:
         left: errors do not add up, and no signal dies before it reaches the first layer. Only where signals
         are scaled each is what the layer before gave, for a scale is handed on past what is cut.
         """
-        if self.pair.scales:
+        if self.half:
             given = {"p": self._p()} | {name: self.values[name] for name in self.pair.taps}
             back = self.pair.rescaled(run_each_node(self.pair.reversed, given, self.device))
             return back, back
@@ -242,7 +245,7 @@ class _Proof:
 
     def whole(self) -> Check:
         """(a), from y to x."""
-        if self.pair.scales:
+        if self.half:
             p, x_hat = self.apart[0]["p"], self.apart[1]["x_hat"]
         else:
             p = self._p()
@@ -292,7 +295,7 @@ class _Proof:
 
     @property
     def _rounding(self) -> float:
-        return HALF if self.pair.scales else SINGLE
+        return HALF if self.half else SINGLE
 
     def signs(self) -> Check:
         """Eq. (10), what is rectified and what is masked, at every ReLU by itself."""
@@ -330,7 +333,7 @@ class _Proof:
         if missing := [name for name in names if name not in self.trace.outputs]:
             return Check(what, False, None, f"the forward graph lacks '{missing[0]}'")
         expected = self._run(light, names, self.feeds)
-        found = self.values if self.pair.scales else self.trace.outputs
+        found = self.values if self.half else self.trace.outputs
         actual = {name: found[name].reshape(expected[name].shape) for name in names}
         error = max(_relative(actual[name], expected[name]) for name in names)
         return Check(what, bool(error <= self._rounding), error, ", ".join(f"'{name}'" for name in names))
@@ -341,7 +344,7 @@ class _Proof:
         if isinstance(self.session.x_shape[0], int):
             return Check(what, None, None, f"the batch is fixed at {self.session.x_shape[0]}")
         other = {name: x[..., ::-1] if x.ndim > 2 else x for name, x in self.feeds.items()}
-        both = {name: np.concatenate([x, other[name]]) for name, x in self.feeds.items()}
+        both = {name: np.concatenate([x, other[name]]) if x.ndim else x for name, x in self.feeds.items()}
         try:
             trace = self._forward(both)
         except RevgraphError as refused:
@@ -371,6 +374,21 @@ class _Proof:
         return Check(what, bool(error <= self._rounding), error, _alive(runs))
 
     # ----- float16 -----
+
+    def rows(self) -> Check:
+        """One neuron in rows of unlike size, in float16 node by node: each row has its own scale."""
+        what, y = "rows of other sizes", self.trace.y
+        if len(y) != 1:
+            return Check(what, None, None, f"the batch is fixed at {len(y)}")
+        neuron = np.zeros_like(y)
+        neuron.flat[int(np.argmax(np.abs(y)))] = 1
+        sizes = np.array([1, 2.0**-12, 2.0**12, 0], y.dtype)
+        given = {"p": neuron * sizes.reshape(-1, *[1] * (y.ndim - 1))}
+        given |= {name: self.values[name] for name in self.pair.taps}
+        x_hats = run_each_node(self.pair.reversed, given, self.device)["x_hat"]
+        expected = reference.reverse(self.model, self.tensors, p=neuron, **self.axes)[self.pair.input][0]
+        errors = [_relative(row, size * expected) for row, size in zip(x_hats, _wide(sizes), strict=True)]
+        return Check(what, bool(max(errors) <= self._rounding), max(errors), _alive(x_hats))
 
     def precision(self, source: tuple[LightModel, str, str] | None) -> Check:
         """What float16 costs: x_hat against that of the same network in float32."""

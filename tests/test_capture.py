@@ -3,7 +3,9 @@
 A CPU captures nothing, but reads and writes the same places; the GPU's own part is in tests/gpu.
 """
 
+import dataclasses
 import gc
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -20,7 +22,7 @@ from revgraph.runtime import Device
 @pytest.fixture
 def places(monkeypatch) -> list[capture.Place]:
     """Sessions treat the CPU as a GPU; the places that they make."""
-    made = []
+    made, alone = [], threading.RLock()
 
     class Noted(capture.Place):
         def __init__(self, *given):
@@ -28,6 +30,7 @@ def places(monkeypatch) -> list[capture.Place]:
             made.append(self)
 
     monkeypatch.setattr(session_module, "capturable", lambda pair, device: True)
+    monkeypatch.setattr(session_module, "exclusive", lambda device: alone)
     monkeypatch.setattr(capture, "Place", Noted)
     return made
 
@@ -77,7 +80,7 @@ def test_traces_that_live_keep_their_bottleneck(pair, places):
         for i in (3, 0, 2, 1):
             x_hat = session.reverse(traces[i], p_of(i))
             np.testing.assert_array_equal(x_hat, expected(pair, x_of(i), p_of(i)))
-    assert [trace.lasting for trace in traces] == [False, True, True, True]
+    assert [trace.lease is not None for trace in traces] == [False, True, True, True]
 
 
 def test_places_are_used_again(pair, places):
@@ -94,6 +97,39 @@ def test_places_are_used_again(pair, places):
         np.testing.assert_array_equal(y, whole.forward(x_of(i)).y)
         np.testing.assert_array_equal(x_hat, expected(pair, x_of(i), p_of(i)))
         np.testing.assert_array_equal(on_device.numpy(), x_hat)
+
+
+def test_a_copy_of_a_trace_keeps_its_bottleneck_too(pair, places):
+    session = revgraph.Session(pair)
+    session.forward(x_of(0))
+    copy = dataclasses.replace(session.forward(x_of(1)))
+    gc.collect()
+    session.forward(x_of(2))
+    np.testing.assert_array_equal(session.reverse(copy, p_of(1)), expected(pair, x_of(1), p_of(1)))
+
+
+def test_what_fails_to_be_captured_runs_all_the_same(pair, places, monkeypatch):
+    """And is not tried again."""
+    tried = []
+
+    def failing(place, feeds):
+        tried.append(place)
+        raise RevgraphError("onnxruntime cannot run this network", "cudaErrorStreamCaptureUnsupported", "")
+
+    monkeypatch.setattr(capture.Place, "replay", failing)
+    session = revgraph.Session(pair)
+    for i in range(5):
+        x_hat = session.reverse(session.forward(x_of(i)), p_of(i))
+        np.testing.assert_array_equal(x_hat, expected(pair, x_of(i), p_of(i)))
+    assert len(tried) == 1  # of the forward graph; the reversed one has no place to read from
+
+
+def test_a_gpu_is_for_one_thread_at_a_time_of_whatever_session():
+    assert capture.exclusive(Device("cuda", 1)) is capture.exclusive(Device("cuda", 1))
+    assert capture.exclusive(Device("cuda", 1)) is not capture.exclusive(Device("cuda", 0))
+    with capture.exclusive(Device("cuda")), capture.exclusive(Device("cuda")):
+        pass  # the same thread again
+    assert not hasattr(capture.exclusive(Device("cpu")), "acquire")
 
 
 def test_no_more_than_so_many(pair, places, monkeypatch):

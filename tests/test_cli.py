@@ -13,7 +13,7 @@ from networks import cnn, model, node
 from PIL import Image
 
 import revgraph
-from revgraph import cli
+from revgraph import arguments, cli
 
 RECIPE = """
 title = "mine"
@@ -265,7 +265,7 @@ def test_the_examples_are_right_usage(capsys, command):
         cli.main([command, "--help"])
     examples = capsys.readouterr().out.partition("examples:\n")[2].strip().splitlines()
     for example in examples:
-        assert cli._parser().parse_args(example.split()[1:]).command
+        assert arguments.parser(cli.COMMANDS).parse_args(example.split()[1:]).command
 
 
 def test_version(capsys):

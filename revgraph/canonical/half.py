@@ -8,6 +8,7 @@ import math
 
 import numpy as np
 
+from revgraph import layer
 from revgraph.canonical import patterns
 from revgraph.errors import RevgraphError
 from revgraph.graph import Builder, Tensor, gs, inner_tensors, producer, replace, static
@@ -25,6 +26,8 @@ LAYERS = frozenset({
 
 DATA_ONLY = ("Dropout", "Resize")
 """Those whose further inputs have a type of their own."""
+
+LIMITS = (-65504.0, 65504.0)
 
 LOST = 2.0**-9
 """The most that rounding may take of weights, relative to their norm; 2^-12 is usual, more is underflow."""
@@ -46,13 +49,15 @@ def in_half(fwd: Builder, y: gs.Variable) -> None:
     _settle_norms(fwd, kept)
     with patterns.grouped(graph, y) as groups:
         pass
+    live = set[str]().union(*(layer.descendants(graph, x) for x in graph.inputs))
     suits = {id(node): node.op in LAYERS for node in graph.nodes}
     for group in groups:
         whole = all(node.op in LAYERS for node in group.stand_ins)
         suits |= {id(node): whole for node, *_ in group.nodes}
     types = _Types(fwd, kept)
     for node in list(graph.toposort().nodes):
-        types.settle(node, suits[id(node)] and _holds(node))
+        computed = any(tensor.name in live for tensor in node.outputs)  # and not from sizes
+        types.settle(node, computed and suits[id(node)] and _holds(node))
     graph.cleanup().toposort()
     if not any(tensor.dtype == np.float16 for tensor in graph.tensors().values()):
         why = "no layer of it computes in float32, or float16 suits none"
@@ -67,6 +72,8 @@ def _holds(node: gs.Node) -> bool:
         shape = node.inputs[0].shape
         return static(shape[2:]) and math.prod(shape[2:]) <= AREA
     constants = [tensor.values for tensor in _data(node) if isinstance(tensor, gs.Constant)]
+    if node.op == "Clip":  # a bound that nothing in float16 exceeds is none
+        constants = [np.clip(values, *LIMITS) for values in constants]
     return all(_fits(values) for values in constants if values.dtype == np.float32)
 
 
@@ -76,9 +83,14 @@ def _data(node: gs.Node) -> list[Tensor]:
 
 
 def _fits(values: np.ndarray) -> bool:
+    finite = values[np.isfinite(values)].astype(np.float64)
+    lost = np.linalg.norm(_rounded(finite) - finite)
+    return bool(lost <= LOST * np.linalg.norm(finite) < np.inf)
+
+
+def _rounded(values: np.ndarray) -> np.ndarray:
     with np.errstate(over="ignore"):
-        rounded = values.astype(np.float16).astype(np.float32)
-        return bool(np.linalg.norm((rounded - values).ravel()) <= LOST * np.linalg.norm(values.ravel()))
+        return values.astype(np.float16)
 
 
 class _Types:
@@ -92,9 +104,9 @@ class _Types:
     def settle(self, node: gs.Node, suits: bool) -> None:
         """Let a node that computes in float32 compute in float16 if that suits it."""
         results = [tensor for tensor in node.outputs if tensor.dtype == np.float32]
-        take = self._half if suits and results else self._whole
-        for i, tensor in enumerate(_data(node)):
-            node.inputs[i] = take(tensor)
+        halved = _data(node) if suits and results else []
+        for i, tensor in enumerate(node.inputs):
+            node.inputs[i] = self._half(tensor) if i < len(halved) else self._whole(tensor)
         for tensor in results if suits else ():
             self._halve(node, tensor)
 
@@ -105,7 +117,7 @@ class _Types:
         if tensor.name not in self._halves:
             name = self._fwd.fresh(f"{tensor.name}/fp16")
             self._halves[tensor.name] = (
-                gs.Constant(name, tensor.values.astype(np.float16))
+                gs.Constant(name, _rounded(tensor.values))
                 if isinstance(tensor, gs.Constant)
                 else self._cast(tensor, name, np.float16)
             )

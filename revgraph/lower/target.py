@@ -56,5 +56,8 @@ def lower(target: Target, fwd: Builder, rev: Builder) -> None:
 def _apply(table: Mapping[str, Lowering], builder: Builder) -> None:
     for node in [node for node in builder.graph.nodes if node.domain == DOMAIN]:
         builder.scope = node.name
-        replace(node, table[node.op](builder, node))
+        lowered = table[node.op](builder, node)
+        if any(lowered is tensor for tensor in node.inputs):  # which others may read, too
+            lowered = builder.emit("Identity", lowered, dtype=lowered.dtype, shape=lowered.shape)
+        replace(node, lowered)
     builder.graph.cleanup().toposort()

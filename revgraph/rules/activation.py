@@ -170,7 +170,17 @@ def _slope(fwd: Builder, node: gs.Node) -> Bottleneck:
 def _scale(rev: Builder, node: gs.Node, y_hat: Tensor, r: Bottleneck) -> XHats:
     """x_hat = y_hat * r."""
     (slope,) = r
-    return (op.scale(rev, y_hat, slope),)
+    return (op.scale(rev, y_hat, slope, _most(node)),)
+
+
+def _most(node: gs.Node) -> float:
+    """What no slope exceeds; infinite where that hangs on x."""
+    if node.op in ("Exp", "Log", "Pow", "Reciprocal", "Sqrt"):
+        return math.inf
+    given = [node.attrs.get(name, 1.0) for name in ("alpha", "gamma")]
+    given += [tensor.values for tensor in node.inputs if isinstance(tensor, gs.Constant)]
+    # The steepest of fixed form is SELU's, 1.76.
+    return 2 * max(1.0, *(float(np.abs(values).max(initial=0)) for values in given))
 
 
 def _softmax(rev: Builder, softmax: gs.Node, y_hat: Tensor, r: Bottleneck) -> XHats:

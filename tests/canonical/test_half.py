@@ -139,7 +139,7 @@ def test_an_activation_out_of_several_nodes_is_still_recognised():
     assert {read_as(pair.forward)[name] for name in ("u", "e", "f", "g", "y")} == {"FLOAT16"}
 
 
-@pytest.mark.parametrize("size", [1e-9, 1e9], ids=["underflow", "overflow"])
+@pytest.mark.parametrize("size", [1e-24, 1e-9, 1e9, 1e20])
 def test_weights_that_float16_cannot_hold_stay(size):
     net = model(
         [node("Conv", "x v", "a"), node("Conv", "a w", "y")],
@@ -199,6 +199,46 @@ def test_what_only_describes_the_data_keeps_its_type():
     assert_close(run(compiled, x=x)["y"], run(net, x=x)["y"], 3e-3)
 
 
+def test_sizes_computed_in_float32_stay():
+    """As exporters write an interpolation by a factor: float16 has no odd numbers above 2048."""
+    tensors = {"w": weights(4, 3, 1, 1), "two": np.float32(2), "ones": np.ones(2, np.float32)}
+    bounds = {"from": np.array([2]), "to": np.array([4])}
+    nodes = [
+        node("Conv", "x w", "c"),
+        node("Shape", "c", "s"),
+        node("Slice", "s from to", "hw"),
+        node("Cast", "hw", "f", to=onnx.TensorProto.FLOAT),
+        node("Mul", "f two", "g"),
+        node("Div", "g f", "q"),
+        node("Concat", "ones q", "scales", axis=0),
+        node("Resize", "c  scales", "y", mode="nearest"),
+    ]
+    net = model(nodes, ["N", 3, "H", "W"], tensors | bounds)
+    x = picture(1, 3, 2, 2051)
+    compiled = half(net, at="c")
+    assert_close(run(compiled, x=x)["y"], run(net, x=x)["y"], 3e-3)
+    assert {read_as(compiled)[name] for name in ("g", "q", "scales")} == {"FLOAT"}
+
+
+def test_bounds_that_nothing_exceeds(capfd):
+    tensors = {"w": weights(4, 3, 3, 3), "lo": np.float32(0), "hi": np.float32(3.4028235e38)}
+    nodes = [node("Conv", "x w", "c"), node("Clip", "c lo hi", "y")]
+    net = model(nodes, ["N", 3, 6, 6], tensors)
+    assert read_as(half(net))["y"] == "FLOAT16"
+    assert_close(run(half(net), x=picture(1, 3, 6, 6))["y"], run(net, x=picture(1, 3, 6, 6))["y"], 3e-3)
+    assert capfd.readouterr().err == ""
+
+
+def test_float16_beyond_y_alone():
+    """Nothing of it between x and y: the proof holds it to float16's outputs all the same."""
+    tensors = {"w": weights(4, 3, 3, 3)}
+    nodes = [node("LRN", "x", "a", size=3), node("Softmax", "a", "y", axis=1), node("Conv", "y w", "z")]
+    net = model(nodes, ["N", 3, 6, 6], tensors, ["z"])
+    pair = revgraph.compile(net, variant="salinet", at="y", precision="fp16")
+    assert pair.scales == {}
+    assert [check.what for check in verify(pair, net) if check.passed is False] == []
+
+
 def test_what_the_body_of_an_if_reads_stays():
     branch = onnx.helper.make_graph(
         [node("Neg", "a", "out")], "b", [], [onnx.helper.make_tensor_value_info("out", 1, None)]
@@ -214,6 +254,8 @@ def test_what_the_body_of_an_if_reads_stays():
     compiled = revgraph.compile(net, variant="salinet", at="y", input="x", precision="fp16").forward
     x = picture(1, 3, 4, 4)
     np.testing.assert_allclose(run(compiled, x=x, flag=np.array(True))["y"], np.maximum(x, 0), rtol=1e-3)
+    pair = revgraph.compile(net, variant="salinet", at="y", input="x", precision="fp16")
+    assert [check.what for check in verify(pair, net) if check.passed is False] == []
 
 
 def test_what_is_refused():

@@ -82,6 +82,20 @@ def test_what_would_need_indices_is_refused(size, window, why):
     revgraph.compile(net, variant="salinet-centre", target="cuda")
 
 
+@pytest.mark.parametrize("variant", revgraph.VARIANTS)
+def test_a_window_of_one_element_moves_nothing(variant):
+    """Unpooling it is what comes back from y itself, which the skip connection reads as well."""
+    nodes = [
+        node("MaxPool", "x", "m", kernel_shape=[1, 1]),
+        node("MaxPool", "m", "n", kernel_shape=[1, 1]),
+        node("Add", "n m", "y"),
+    ]
+    for net in model(nodes[:1], ["N", 2, 4, 4]), model(nodes, ["N", 2, 4, 4]):
+        x, p = picture(2, 2, 4, 4), picture(2, 2, 4, 4)
+        expected = p * min(len(net.graph.node), 2)
+        np.testing.assert_array_equal(reverse(net, x, p, variant, target="cuda"), expected)
+
+
 def test_pools_of_bytes():
     """As in quantised networks: nothing is below zero in the padding either."""
     tensors = {"s": np.float32(0.1), "z": np.uint8(3)}

@@ -46,7 +46,7 @@ def _fastest(work: Any, torch: Any, device: str) -> float:
         start = time.perf_counter()
         work()
         if device != "cpu":
-            torch.cuda.synchronize()
+            torch.cuda.synchronize(device)
         seconds.append(time.perf_counter() - start)
     return min(seconds)
 

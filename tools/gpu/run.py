@@ -4,6 +4,7 @@ import argparse
 import csv
 import gc
 import json
+import os
 import re
 import statistics
 import subprocess
@@ -47,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     folder = chosen.output / re.sub(r"\W+", "-", device).strip("-")
     folder.mkdir(parents=True, exist_ok=True)
     if chosen.tests:
-        test(folder)
+        test(folder, chosen.device)
     (folder / "machine.json").write_text(json.dumps(machine() | {"device": device}, indent=2) + "\n")
     rows: list[dict[str, Any]] = []
     for precision in chosen.precisions:
@@ -88,11 +89,12 @@ def device_name(device: str) -> str:
     return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
 
 
-def test(folder: Path) -> None:
+def test(folder: Path, device: str) -> None:
     """Their report is kept; the benchmark follows whatever it says."""
     root = HERE.parents[1]
     command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "tests/gpu"]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    environment = os.environ | {"REVGRAPH_GPU": device}
+    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
     (folder / "tests.txt").write_text(done.stdout.replace(f"{root}/", ""), encoding="utf-8")
     print(done.stdout.strip().rpartition("\n")[2])
 

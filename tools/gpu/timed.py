@@ -110,9 +110,7 @@ def _opened(work: Work, model: onnx.ModelProto, names: list[str], capture: bool)
 
     def call() -> Any:
         assert weights is not None  # onnxruntime reads them where they are
-        results = graph.run(names, feeds, {})
-        results.give_back()
-        return results.values.get("x_hat")
+        return graph.run(names, feeds, {}).values.get("x_hat")
 
     return call
 
@@ -151,7 +149,7 @@ def _done(work: Work) -> None:
     import torch
 
     if work.device != "cpu":
-        torch.cuda.synchronize()
+        torch.cuda.synchronize(work.device)
 
 
 def torch_forward(work: Work) -> Call:

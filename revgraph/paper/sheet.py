@@ -1,0 +1,134 @@
+"""Figures drawn: pictures in a grid, or curves, with a caption below and the numbers beside."""
+
+import csv
+import io
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from revgraph import picture
+from revgraph.errors import missing_extra
+from revgraph.variants import TITLES
+
+INCH = 2.2
+"""A tile's width; text is 8 points high."""
+
+DPI = 200
+
+Row = Mapping[str, Any]
+"""Of the CSV: numbers, names, or None."""
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """What a command writes.
+
+    Attributes:
+        image: The drawing.
+        numbers: Rows of the CSV beside it, each with the same columns.
+    """
+
+    image: Image.Image
+    numbers: Sequence[Row]
+
+
+def table(numbers: Sequence[Row]) -> bytes:
+    """The numbers as a CSV file, to six digits."""
+    text = io.StringIO()
+    rows = csv.DictWriter(text, list(numbers[0]), lineterminator="\n")
+    rows.writeheader()
+    rows.writerows({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()} for row in numbers)
+    return text.getvalue().encode()
+
+
+def title(variant: str) -> str:
+    """The name that it is known by."""
+    return TITLES[variant].split(",")[0]
+
+
+def tone(x_hat: np.ndarray) -> Image.Image:
+    """The tone map of footnote 4."""
+    return picture.image_of(picture.tone_map(x_hat))
+
+
+def grid(
+    tiles: Sequence[Sequence[Image.Image | None]], rows: Sequence[str], columns: Sequence[str], caption: str
+) -> Image.Image:
+    """Pictures in rows and columns; None leaves a place empty.
+
+    Args:
+        tiles: Row by row.
+        rows: What each row is called, on its left.
+        columns: What each column is called, on top.
+        caption: Below.
+    """
+    plot = _pyplot()
+    height = INCH * max(t.height / t.width for row in tiles for t in row if t is not None)
+    drawn, axes = plot.subplots(
+        len(rows),
+        len(columns),
+        figsize=(INCH * len(columns) + 0.6, height * len(rows) + 1.2),
+        squeeze=False,
+        layout="compressed",
+    )
+    for i, row in enumerate(tiles):
+        for j, tile in enumerate(row):
+            at = axes[i][j]
+            at.set(xticks=[], yticks=[])
+            at.spines[:].set_visible(False)
+            if tile is not None:
+                at.imshow(tile, interpolation="antialiased")
+            if i == 0:
+                at.set_title(textwrap.fill(columns[j], 26), fontsize=8)
+            if j == 0:
+                at.set_ylabel(textwrap.fill(rows[i], 22), fontsize=8)
+    return _finished(plot, drawn, caption)
+
+
+def curves(
+    panels: Mapping[str, Mapping[str, Sequence[float]]], ticks: Sequence[str], axis: str, caption: str
+) -> Image.Image:
+    """Panels side by side, each with a line for each name.
+
+    Args:
+        panels: What is on the upright axis -> name -> its values, one for each tick.
+        ticks: What the places along the other axis are called.
+        axis: What that axis is.
+        caption: Below.
+    """
+    plot = _pyplot()
+    drawn, axes = plot.subplots(
+        1, len(panels), figsize=(5 * len(panels), 4.2), squeeze=False, layout="constrained"
+    )
+    for at, (title, lines) in zip(axes[0], panels.items(), strict=True):
+        for name, values in lines.items():
+            at.plot(range(len(values)), values, marker="o", markersize=3, label=name)
+        at.set(ylim=(-0.25, 1.05), xlabel=axis, ylabel=title, xticks=range(len(ticks)))
+        at.set_xticklabels(ticks, rotation=90, fontsize=7)
+        at.grid(alpha=0.3)
+    axes[0][0].legend(fontsize=7)
+    return _finished(plot, drawn, caption)
+
+
+def _finished(plot: Any, drawn: Any, caption: str) -> Image.Image:
+    width = drawn.get_size_inches()[0]
+    drawn.supxlabel(textwrap.fill(caption, int(width * 15)), fontsize=8, color="#333333")
+    encoded = io.BytesIO()
+    drawn.savefig(encoded, format="png", dpi=DPI, bbox_inches="tight")
+    plot.close(drawn)
+    return Image.open(encoded).convert("RGB")
+
+
+def _pyplot() -> Any:
+    try:
+        import matplotlib as mpl
+    except ImportError as error:
+        raise missing_extra("cannot draw figures", "matplotlib", "experiments") from error
+    mpl.use("agg")
+    from matplotlib import pyplot
+
+    return pyplot
