@@ -59,6 +59,33 @@ def cnn(batch: int | str = "N", softmax: bool = True, **options: int) -> onnx.Mo
     return model(nodes if softmax else nodes[:-1], [batch, 3, 8, 8], weights | biases, **options)
 
 
+def alexnet_like(normalised: bool = True) -> onnx.ModelProto:
+    """Pools, LRN if wanted, a fully connected head; pictures of 48 x 48, ten classes."""
+    rng = np.random.default_rng(0)
+    tensors = {
+        "w1": he(rng, 8, 3, 5, 5),
+        "w2": he(rng, 12, 8, 3, 3),
+        "w3": he(rng, 12, 12, 3, 3),
+        "w4": he(rng, 10, 12 * 5 * 5),
+        "b": np.full(8, 0.01, np.float32),
+    }
+    nodes = [
+        node("Conv", "x w1 b", "conv1", strides=[2, 2]),
+        node("Relu", "conv1", "relu1"),
+        node("LRN" if normalised else "Identity", "relu1", "norm1", **({"size": 3} if normalised else {})),
+        node("MaxPool", "norm1", "pool1", kernel_shape=[2, 2], strides=[2, 2]),
+        node("Conv", "pool1 w2", "conv2", pads=[1] * 4),
+        node("Relu", "conv2", "relu2"),
+        node("Conv", "relu2 w3", "conv3", pads=[1] * 4),
+        node("Relu", "conv3", "relu3"),
+        node("MaxPool", "relu3", "pool3", kernel_shape=[3, 3], strides=[2, 2]),
+        node("Flatten", "pool3", "flat"),
+        node("Gemm", "flat w4", "logits", transB=1),
+        node("Softmax", "logits", "prob", axis=1),
+    ]
+    return model(nodes, ["N", 3, 48, 48], tensors)
+
+
 def he(rng: np.random.Generator, *shape: int) -> np.ndarray:
     """float32 weights that keep a signal's size through a ReLU."""
     return (rng.standard_normal(shape) * np.sqrt(2 / np.prod(shape[1:]))).astype(np.float32)

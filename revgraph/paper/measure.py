@@ -1,6 +1,7 @@
 """What the text says of images, as numbers. Maps are (H, W), x_hat (3, H, W) in RGB order."""
 
 import importlib
+import math
 from typing import Any
 
 import numpy as np
@@ -12,12 +13,17 @@ from revgraph.explain import Explanation
 
 Array = np.ndarray
 
+Box = tuple[int, int, int, int]
+"""First row, last, first column, last; the lasts excluded."""
+
 FINE = 3.0
 """Standard deviation in pixels of the blur that parts a picture's edges from its areas."""
 
 
 def correlation(a: Array, b: Array) -> float:
     """Pearson's, over all elements; 0 where one of them is constant."""
+    if not a.size:
+        return 0.0
     a, b = (v.astype(np.float64).ravel() - v.mean(dtype=np.float64) for v in (a, b))
     size = norm(a) * norm(b)
     return float(a @ b) / size if size else 0.0
@@ -74,13 +80,28 @@ def concentration(saliency: Array, share: float = 0.1) -> float:
     return float(ordered[: max(round(share * ordered.size), 1)].sum()) / total if total else 0.0
 
 
-def box(saliency: Array, least: float = 0.0) -> tuple[int, int, int, int]:
+def box(saliency: Array, least: float = 0.0) -> Box:
     """First row, last, first column, last (the lasts excluded) of what exceeds `least` of the largest."""
     lit = saliency > least * saliency.max(initial=0)
     if not lit.any():
         return 0, 0, 0, 0
     rows, columns = (np.flatnonzero(lit.any(axis=axis)) for axis in (1, 0))
     return int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
+
+
+def overlap(a: Box, b: Box) -> float:
+    """The part that two boxes share of what either covers."""
+    shared = math.prod(max(min(a[i + 1], b[i + 1]) - max(a[i], b[i]), 0) for i in (0, 2))
+    both = sum((box[1] - box[0]) * (box[3] - box[2]) for box in (a, b)) - shared
+    return shared / both if both else 0.0
+
+
+def area_under_curve(saliency: Array, inside: Array) -> float:
+    """How often a pixel inside has more than one outside, ties counting half: that of the ROC curve."""
+    ranks, n = _library("scipy.stats").rankdata(saliency), int(inside.sum())
+    if n in (0, inside.size):
+        return 0.5
+    return float((ranks[inside].sum() - n * (n + 1) / 2) / (n * (inside.size - n)))
 
 
 def _library(module: str) -> Any:

@@ -57,11 +57,12 @@ def reversed_by_choice(subject: Subject, image: Image.Image, method: str, at: st
 
 
 def agreement(x_hats: list[np.ndarray]) -> dict[str, float]:
-    """How far each two of the three agree: as signed images, and their saliency maps by rank."""
+    """How far each two of the three agree: as signed images, and their maps by rank where either is lit."""
     names = ("strongest", "another", "mixture")
     numbers = {}
     for (a, first), (b, second) in itertools.combinations(zip(names, x_hats, strict=True), 2):
         numbers[f"{a} and {b}"] = measure.correlation(first, second)
         maps = picture.saliency(first), picture.saliency(second)
-        numbers[f"{a} and {b}, maps by rank"] = measure.rank_correlation(*maps)
+        lit = (maps[0] > 0) | (maps[1] > 0)
+        numbers[f"{a} and {b}, maps by rank"] = measure.rank_correlation(*(m[lit] for m in maps))
     return numbers
