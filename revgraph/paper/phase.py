@@ -35,6 +35,8 @@ def figure(subject: Subject, pictures: Pictures) -> sheet.Figure:
             for what, values in panels.items()
         ]
     caption = f"Fig. 7: methods from {at}, p random and positive"
+    if any(not found.x_hat.any() for found in explained.values()):
+        caption += "; what is plain grey was rectified away: the weights' sums are below zero"
     rows = [name for name, _ in pictures]
     return sheet.Figure(sheet.grid(tiles, rows, ["picture", *panels], f"{caption}. {subject.name}."), numbers)
 

@@ -37,13 +37,24 @@ def main() -> None:
     for given in chosen.networks:
         subject = subject_of(given)
         rows += [row | {"network": subject.name} for row in findings(subject, pairs)]
-        print(tabulate([[row[key] for key in COLUMNS] for row in rows], COLUMNS, floatfmt=".3f"), flush=True)
+        print(side_by_side(rows), flush=True)
         with chosen.output.open("w", newline="", encoding="utf-8") as stream:
             table = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
             table.writeheader()
             table.writerows(
                 {k: f"{v:.3f}" if isinstance(v, float) else v for k, v in r.items()} for r in rows
             )
+
+
+def side_by_side(rows: list[dict[str, object]]) -> str:
+    """A line for each finding, a column for each network: the mean, its interval, and whether it agrees."""
+    table: dict[tuple[object, object], list[str]] = {}
+    for r in rows:
+        cell = f"{r['mean']:.2f} ({r['low']:.2f} to {r['high']:.2f}), {r['agrees']}"
+        table.setdefault((r["section"], r["finding"]), []).append(cell)
+    names = dict.fromkeys(str(r["network"]) for r in rows)
+    lines = [[*key, *cells] for key, cells in table.items()]
+    return tabulate(lines, ["Sect.", "finding", *names], tablefmt="github", disable_numparse=True)
 
 
 def subject_of(given: str) -> Subject:
@@ -186,7 +197,7 @@ def row(section: str, finding: str, values: np.ndarray, agrees: Callable[[float,
         "mean": float(values.mean()),
         "low": low,
         "high": high,
-        "agrees": agrees(low, high),
+        "agrees": agrees(low, high) if values.any() else "all zero",
     }
 
 
