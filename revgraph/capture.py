@@ -100,7 +100,9 @@ class Captured(Graph):
         free = self._free.get(key)
         if free:
             place = free.pop()
+            self._places -= 1  # should it fail it is not used again
             place.replay(feeds)
+            self._places += 1
             return Results(place.outputs, place)
         values = self._once(names, {**feeds, **held})
         if key not in self._free:

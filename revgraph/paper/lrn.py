@@ -33,10 +33,10 @@ def figure(subject: Subject, pictures: Pictures) -> sheet.Figure:
         )
     tiles = [[sheet.tone(pair[i]) for pair in pairs] for i in range(2)]
     heads = [
-        f"{at}: {sheet.title(method)} (r {row['correlation']:.2f})"
+        f"{at}: {sheet.title(method)} (differ by {row['relative difference']:.2f})"
         for (at, method), row in zip(columns, numbers, strict=True)
     ]
-    caption = f"Sect. 3.1: {name}, LRN reversed in two ways; r is the correlation between them"
+    caption = f"Sect. 3.1: {name}, LRN reversed in two ways; how they differ, both of unit norm"
     return sheet.Figure(sheet.grid(tiles, ["identity", "BP"], heads, f"{caption}. {subject.name}."), numbers)
 
 

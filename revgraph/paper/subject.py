@@ -35,7 +35,7 @@ class Layers:
     """Where the paper looks, as tensor names.
 
     Attributes:
-        middle: Maps some way before that, as relu4 of AlexNet and pool4 of VGG-16.
+        middle: Maps some way before the last pool, as relu4 of AlexNet and pool4 of VGG-16.
         pool: The last maps: what the last max pooling gives, as pool5; where strides shrink the maps further
             after that, as in a ResNet, what the final average is taken of.
         logits: One score per class, as fc8.
@@ -61,7 +61,7 @@ class Subject:
         device: As for Session.
 
     Raises:
-        RevgraphError: The model cannot be read, or has no such layers.
+        RevgraphError: The model cannot be read.
     """
 
     def __init__(
