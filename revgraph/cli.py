@@ -347,6 +347,12 @@ def _figure(args: Args) -> None:
         found = importlib.import_module(f"revgraph.paper.{name}").figure(subject, pictures)
         path = Path(args.output, f"{subject.name}.{name}.png") if every else Path(args.output)
         rows += _report_figure(path, found, paper.FIGURES[name])
+        args.notes += [
+            f"in '{path}' {row['picture']} by {row.get('method') or row.get('variant') or row.get('image')} "
+            f"is all zero: nothing survives after {row['nothing survives after']}"
+            for row in found.numbers
+            if row.get("nothing survives after")
+        ]
     _print(args, rows, lambda row: list(row.values()))
 
 

@@ -16,6 +16,9 @@ Array = np.ndarray
 Box = tuple[int, int, int, int]
 """First row, last, first column, last; the lasts excluded."""
 
+VANISHED = "nothing survives after"
+"""A column: the layer below which an x_hat is all zero, where it is."""
+
 FINE = 3.0
 """Standard deviation in pixels of the blur that parts a picture's edges from its areas."""
 
@@ -50,6 +53,7 @@ def about(found: Explanation) -> dict[str, Any]:
         "score": found.peak.score,
         "edges": edges(found.x_hat, found.crop),
         "concentration": concentration(picture.saliency(found.x_hat)),
+        VANISHED: found.vanished,
     }
 
 

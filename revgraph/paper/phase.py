@@ -30,13 +30,19 @@ def figure(subject: Subject, pictures: Pictures) -> sheet.Figure:
         shown = [_centred(values) for values in panels.values()][1:]
         plain = (picture.image_of(values / 255) for values in (grey, back))
         tiles.append([*plain, *map(sheet.tone, shown)])
+        vanished = {sheet.title(method): found.vanished for method, found in explained.items()}
         numbers += [
-            {"picture": name, "image": what, "edges": measure.edges(np.stack([values] * 3), crop)}
+            {
+                "picture": name,
+                "image": what,
+                "edges": measure.edges(np.stack([values] * 3), crop),
+                measure.VANISHED: vanished.get(what),
+            }
             for what, values in panels.items()
         ]
     caption = f"Fig. 7: methods from {at}, p random and positive"
-    if any(not found.x_hat.any() for found in explained.values()):
-        caption += "; what is plain grey was rectified away: the weights' sums are below zero"
+    if any(row[measure.VANISHED] for row in numbers):
+        caption += "; what is plain grey is all zero: rectified away"
     rows = [name for name, _ in pictures]
     return sheet.Figure(sheet.grid(tiles, rows, ["picture", *panels], f"{caption}. {subject.name}."), numbers)
 

@@ -81,7 +81,7 @@ def grid(
             at.set(xticks=[], yticks=[])
             at.spines[:].set_visible(False)
             if tile is not None:
-                at.imshow(tile, interpolation="antialiased")
+                at.imshow(tile.convert("RGB"), interpolation="antialiased")  # grey would be coloured
             if i == 0:
                 at.set_title(textwrap.fill(columns[j], 26), fontsize=8)
             if j == 0:

@@ -100,6 +100,33 @@ def test_networks_without_lrn_have_no_such_figure(pictures):
         importlib.import_module("revgraph.paper.lrn").figure(plain, pictures)
 
 
+def test_grey_pictures_stay_grey():
+    grey = Image.fromarray(np.random.default_rng(0).integers(0, 255, (32, 32), np.uint8))
+    drawn = np.asarray(sheet.grid([[grey]], ["row"], ["column"], "caption")).astype(int)
+    assert np.ptp(drawn, axis=2).max() <= 3
+
+
+def test_what_vanishes_is_said(tmp_path, capsys):
+    """A last layer of negative weights: rectified away at the first ReLU on the way back."""
+    net = alexnet_like()
+    last = next(t for t in net.graph.initializer if t.name == "w4")
+    last.CopyFrom(onnx.numpy_helper.from_array(-np.abs(onnx.numpy_helper.to_array(last)), "w4"))
+    onnx.save(net, tmp_path / "net.onnx")
+    Image.fromarray(np.full((50, 50, 3), 99, np.uint8)).save(tmp_path / "plain.png")
+    for name in "overview", "phase":
+        given = [
+            "figure",
+            name,
+            "--model",
+            str(tmp_path / "net.onnx"),
+            "--picture",
+            str(tmp_path / "plain.png"),
+        ]
+        assert main([*given, "-o", str(tmp_path / "out.png")]) == 0
+        assert "plain by" in (err := capsys.readouterr().err)
+        assert "is all zero: nothing survives after" in err
+
+
 # ---------------------------------------------------------------- weights
 
 
