@@ -209,7 +209,7 @@ def _search_arguments(command: Add) -> None:
     sub.add_argument("folder", metavar="FOLDER", help="of pictures")
     sub.add_argument("--at", metavar="LAYER", required=True, help="a tensor's name, else a node's")
     sub.add_argument("--channel", metavar="C", type=_whole, required=True, help="of that layer, from 0")
-    sub.add_argument("--top", metavar="N", type=_whole, default=9, help="how many pictures")
+    sub.add_argument("--top", metavar="N", type=_positive, default=9, help="how many pictures")
     sub.add_argument("--variant", choices=variants.VARIANTS, default="desalinet", help="how it is reversed")
     _experiment_arguments(sub)
     sub.add_argument("-o", "--output", required=True, metavar="PICTURE", help="where the sheet goes")
@@ -228,6 +228,12 @@ def _device(text: str) -> str:
     except RevgraphError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
     return text
+
+
+def _positive(text: str) -> int:
+    if not _whole(text):
+        raise argparse.ArgumentTypeError("at least 1")
+    return int(text)
 
 
 def _whole(text: str) -> int:

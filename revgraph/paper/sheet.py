@@ -19,6 +19,9 @@ INCH = 2.2
 
 DPI = 200
 
+SMALL: Mapping[str, Any] = {"fontsize": 8, "parse_math": False}
+"""How names are written: a dollar in one is a dollar."""
+
 Row = Mapping[str, Any]
 """Of the CSV: numbers, names, or None."""
 
@@ -83,9 +86,9 @@ def grid(
             if tile is not None:
                 at.imshow(tile.convert("RGB"), interpolation="antialiased")  # grey would be coloured
             if i == 0:
-                at.set_title(textwrap.fill(columns[j], 26), fontsize=8)
+                at.set_title(textwrap.fill(columns[j], 26), **SMALL)
             if j == 0:
-                at.set_ylabel(textwrap.fill(rows[i], 22), fontsize=8)
+                at.set_ylabel(textwrap.fill(rows[i], 22), **SMALL)
     return _finished(plot, drawn, caption)
 
 
@@ -108,7 +111,7 @@ def curves(
         for name, values in lines.items():
             at.plot(range(len(values)), values, marker="o", markersize=3, label=name)
         at.set(ylim=(-0.25, 1.05), xlabel=axis, ylabel=title, xticks=range(len(ticks)))
-        at.set_xticklabels(ticks, rotation=90, fontsize=7)
+        at.set_xticklabels(ticks, rotation=90, **SMALL)
         at.grid(alpha=0.3)
     axes[0][0].legend(fontsize=7)
     return _finished(plot, drawn, caption)
@@ -116,7 +119,7 @@ def curves(
 
 def _finished(plot: Any, drawn: Any, caption: str) -> Image.Image:
     width = drawn.get_size_inches()[0]
-    drawn.supxlabel(textwrap.fill(caption, int(width * 15)), fontsize=8, color="#333333")
+    drawn.supxlabel(textwrap.fill(caption, int(width * 15)), color="#333333", **SMALL)
     encoded = io.BytesIO()
     drawn.savefig(encoded, format="png", dpi=DPI, bbox_inches="tight")
     plot.close(drawn)

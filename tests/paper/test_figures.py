@@ -100,9 +100,9 @@ def test_networks_without_lrn_have_no_such_figure(pictures):
         importlib.import_module("revgraph.paper.lrn").figure(plain, pictures)
 
 
-def test_grey_pictures_stay_grey():
+def test_grey_pictures_stay_grey_and_names_are_no_formulas():
     grey = Image.fromarray(np.random.default_rng(0).integers(0, 255, (32, 32), np.uint8))
-    drawn = np.asarray(sheet.grid([[grey]], ["row"], ["column"], "caption")).astype(int)
+    drawn = np.asarray(sheet.grid([[grey]], ["$\\frac$"], ["a$b^$c"], "$$ \\x")).astype(int)
     assert np.ptp(drawn, axis=2).max() <= 3
 
 

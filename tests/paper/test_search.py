@@ -106,6 +106,11 @@ def test_the_command_writes_the_sheet(folder, capsys):
     assert not (folder / "none.png").exists()
 
 
+def test_no_picture_is_no_sheet(folder):
+    with pytest.raises(SystemExit, match="2"):
+        main(["search", str(folder), "--at", "pool3", "--channel", "0", "--top", "0", "-o", "sheet.png"])
+
+
 def test_an_unknown_layer_is_named(folder):
     subject = Subject(folder / "net.onnx", "net", recipe.load("imagenet"))
     with pytest.raises(RevgraphError, match="no layer 'pool9'"):
