@@ -27,6 +27,7 @@ def main() -> None:
     made.add_argument("data", type=Path, help="a folder with manifest.csv: columns image and mask")
     made.add_argument("networks", nargs="+", metavar="FILE=RECIPE", help="or the name of a recipe's network")
     made.add_argument("--pictures", type=int, default=50, help="so many, evenly spread")
+    made.add_argument("--lrn", action="store_true", help="the reversal of LRN alone, whatever the weights")
     made.add_argument("-o", "--output", type=Path, default=Path(__file__).parent / "findings.csv")
     chosen = made.parse_args()
     with (chosen.data / "manifest.csv").open(newline="", encoding="utf-8") as stream:
@@ -36,7 +37,8 @@ def main() -> None:
     rows = []
     for given in chosen.networks:
         subject = subject_of(given)
-        rows += [row | {"network": subject.name} for row in findings(subject, pairs)]
+        found = lrn(subject, pairs) if chosen.lrn else findings(subject, pairs)
+        rows += [row | {"network": subject.name} for row in found]
         print(side_by_side(rows), flush=True)
         with chosen.output.open("w", newline="", encoding="utf-8") as stream:
             table = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
@@ -127,6 +129,23 @@ def findings(subject: Subject, pairs: Pairs) -> Iterator[Finding]:
         random = each(subject, pairs, method, at.logits, edges_of, MIXTURE)
         yield row("3.4", f"random positive p shows the picture's edges ({method})", random, above)
 
+
+def lrn(subject: Subject, pairs: Pairs) -> Iterator[Finding]:
+    """Whether it matters how local response normalisation is reversed."""
+    for method in METHODS:
+        values = [
+            measure.correlation(
+                *(
+                    subject.explain(image, method, subject.layers.pool, STRONGEST, lrn=way)[0].x_hat
+                    for way in WAYS
+                )
+            )
+            for image, _ in pairs
+        ]
+        yield row("3.1", f"LRN by BP or identity: much the same image ({method})", np.array(values), much)
+
+
+WAYS = ("identity", "bp")
 
 MIXTURE = (neuron.parse("mixture"),)
 
