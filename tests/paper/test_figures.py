@@ -72,6 +72,7 @@ def test_selectivity_holds_the_bottleneck(subject, pictures):
     strongest, another, mixture = selectivity.reversed_by_choice(subject, pictures[0][1], "salinet", "logits")
     assert strongest.any()
     assert another.any()
+    assert measure.correlation(strongest, another) < 0.99
     explainer = subject.explainer("salinet", "logits")
     trace = explainer.session.forward(explainer.feed(pictures[0][1]))
     one_by_one = np.concatenate(
@@ -92,6 +93,27 @@ def test_support_is_the_architectures(subject, pictures):
     for name in "ab":
         assert sizes[name, "renormalised"] == sizes[name, "DeSaliNet"]
         assert sizes[name, "no bottleneck"] == sizes[name, "no bottleneck, random weights"]
+    spread = {(r["picture"], r["image"]): r["concentration"] for r in numbers}
+    for name in "ab":  # the same box of another image
+        assert spread[name, "no bottleneck"] != spread[name, "no bottleneck, random weights"]
+
+
+def test_lrn_is_reversed_in_two_ways(subject, pictures):
+    numbers = importlib.import_module("revgraph.paper.lrn").figure(subject, pictures).numbers
+    assert all(0 < row["relative difference"] < 1 for row in numbers)
+    assert all(0.5 < row["correlation"] < 1 for row in numbers)
+
+
+def test_all_eight_reverse_lrn_as_the_identity(subject, pictures):
+    """Fig. 3's caption: SaliNet too."""
+    variants = importlib.import_module("revgraph.paper.variants")
+    (found,) = (r for r in variants.figure(subject, pictures).numbers if r["variant"] == "salinet")
+    identity, bp = (
+        subject.explain(pictures[0][1], "salinet", "pool3", variants.STRONGEST, lrn=way)[0]
+        for way in ("identity", "bp")
+    )
+    assert found["edges"] == measure.edges(identity.x_hat, identity.crop)
+    assert found["edges"] != measure.edges(bp.x_hat, bp.crop)
 
 
 def test_networks_without_lrn_have_no_such_figure(pictures):
@@ -152,6 +174,9 @@ def test_correlations():
     assert measure.correlation(a, -a) == pytest.approx(-1)
     assert measure.correlation(a, np.ones_like(a)) == 0
     assert measure.rank_correlation(a, np.exp(a)) == pytest.approx(1)
+    maps = np.random.default_rng(0).random((2, 16, 16))
+    assert measure.similarity(maps[0], 1e-3 * maps[0]) == pytest.approx(1)
+    assert measure.similarity(*maps) < 0.5
 
 
 def test_concentration_of_a_spot_and_of_a_plain():
