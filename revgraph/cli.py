@@ -333,6 +333,8 @@ def _verify(args: Args) -> int:
 
 
 def _figure(args: Args) -> None:
+    from revgraph.paper import measure
+
     every = args.figure == "all"
     subject = _subject(args)
     names = [name for name in paper.FIGURES if every or name == args.figure]
@@ -349,9 +351,9 @@ def _figure(args: Args) -> None:
         rows += _report_figure(path, found, paper.FIGURES[name])
         args.notes += [
             f"in '{path}' {row['picture']} by {row.get('method') or row.get('variant') or row.get('image')} "
-            f"is all zero: nothing survives after {row['nothing survives after']}"
+            f"is all zero: {measure.VANISHED} {row[measure.VANISHED]}"
             for row in found.numbers
-            if row.get("nothing survives after")
+            if row.get(measure.VANISHED)
         ]
     _print(args, rows, lambda row: list(row.values()))
 
