@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 import revgraph
 from revgraph import choice, compiler, neuron, paper, variants
 from revgraph.errors import RevgraphError
+from revgraph.paper import segmentation
 from revgraph.runtime import Device
 
 Command = Callable[[argparse.Namespace], int | None]
@@ -78,6 +79,7 @@ def parser(functions: Mapping[str, Command]) -> argparse.ArgumentParser:
     sub.add_argument("-o", "--output", default="out", metavar="FOLDER", help="where the files go")
     _figure_arguments(command)
     _search_arguments(command)
+    _segment_arguments(command)
     return made
 
 
@@ -215,6 +217,46 @@ def _search_arguments(command: Add) -> None:
     sub.add_argument("-o", "--output", required=True, metavar="PICTURE", help="where the sheet goes")
 
 
+def _segment_arguments(command: Add) -> None:
+    sub = command(
+        "segment",
+        "cut out the foreground of pictures, and measure how well against masks (Sect. 3.5)",
+        "cat.jpg -o cut",
+        "photos/ --masks masks/ --json -o table",
+        "--manifest data/manifest.csv --model resnet18.onnx --recipe imagenet -o table",
+        "photos/ --method desalinet --blur 16 --solver boykov-jolly -o cut",
+    )
+    sub.set_defaults(wrong=sub.error)
+    help_picture = "picture files, or folders of them; with --manifest those to keep to (default: all of it)"
+    sub.add_argument("picture", metavar="PICTURE", nargs="*", help=help_picture)
+    truth = sub.add_mutually_exclusive_group()
+    help_masks = "the masks, NAME.png or several in NAME/: 0 background, 255 foreground, 128 neither"
+    truth.add_argument("--masks", metavar="FOLDER", help=help_masks)
+    help_manifest = "a list of image, mask and maybe class; a line for each mask, paths from its own folder"
+    truth.add_argument("--manifest", metavar="CSV", help=help_manifest)
+    help_method = "a variant, or the Gaussian blob; may be given several times"
+    methods = f"{help_method} (default: salinet; with masks the paper's three and the baseline)"
+    sub.add_argument("--method", choices=(*variants.VARIANTS, "baseline"), action="append", help=methods)
+    _experiment_arguments(sub)
+    sub.add_argument(
+        "--shorter", metavar="PIXELS", type=_positive, default=256, help="a picture's shorter side"
+    )
+    for name, known in {"selector": segmentation.SELECTORS, "solver": segmentation.SOLVERS}.items():
+        listed = "; ".join(f"{key} ({what})" for key, what in known.items())
+        sub.add_argument(f"--{name}", choices=known, default=next(iter(known)), help=listed)
+    help_smoothness = "boykov-jolly's energy of a border (OpenCV's GrabCut has 50 and no choice)"
+    sub.add_argument("--smoothness", metavar="ENERGY", type=_number, default=150.0, help=help_smoothness)
+    help_blur = "beyond the paper: the standard deviation of a blur of the maps, in pixels"
+    sub.add_argument("--blur", metavar="PIXELS", type=_number, default=0.0, help=help_blur)
+    help_centred = "beyond the paper: maps weighted towards the middle"
+    sub.add_argument("--centred", action="store_true", help=help_centred)
+    help_shuffled = (
+        "with masks: also cut each picture by another one's map, which leaves the bias to the middle"
+    )
+    sub.add_argument("--shuffled", action="store_true", help=help_shuffled)
+    sub.add_argument("-o", "--output", required=True, metavar="FOLDER", help="where the files go")
+
+
 def _experiment_arguments(sub: argparse.ArgumentParser) -> None:
     help_model = "an ONNX file, or a network of `revgraph models`"
     sub.add_argument("--model", metavar="MODEL", default="squeezenet1_1", help=help_model)
@@ -234,6 +276,16 @@ def _positive(text: str) -> int:
     if not _whole(text):
         raise argparse.ArgumentTypeError("at least 1")
     return int(text)
+
+
+def _number(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number < 1e6:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number from 0")
+    return number
 
 
 def _whole(text: str) -> int:

@@ -41,6 +41,8 @@ from revgraph.session import Session
 from revgraph.weights import LightModel
 
 if TYPE_CHECKING:
+    from revgraph.paper.segmentation.table import Settings
+    from revgraph.paper.segmentation.truth import Case
     from revgraph.paper.sheet import Figure
     from revgraph.paper.subject import Subject
 
@@ -267,7 +269,7 @@ def _compare(args: Args) -> None:
             if paths and explainer and image:
                 shown = explainer.rgb(found.x_hats[0][0]), explainer.rgb(found.x_hats[1][0])
                 caption = f"cosine {found.cosine:.4f}, relative error {found.error:.2g}"
-                drawn = picture.compare(explainer.recipe.crop(image, explainer.size), shown, names, caption)
+                drawn = picture.compare(explainer.crop(image), shown, names, caption)
                 stage(paths[i]).write_bytes(picture.encode(drawn, paths[i]))
                 row = {"path": str(paths[i])} | row
             rows.append(row)
@@ -372,6 +374,82 @@ def _search(args: Args) -> None:
     )
 
 
+def _segment(args: Args) -> None:
+    from revgraph.paper.segmentation import table, truth
+
+    given = [Path(path) for path in args.picture]
+    if args.manifest:
+        cases = truth.from_manifest(Path(args.manifest), given)
+    elif not given:
+        args.wrong("name pictures, or a --manifest")
+    else:
+        pictures = explain.find_pictures(args.picture)
+        cases = truth.from_folder(pictures, Path(args.masks)) if args.masks else []
+    settings = table.Settings(
+        args.shorter, args.selector, args.blur, args.centred, args.solver, args.smoothness
+    )
+    if cases:
+        _segment_all(args, cases, settings)
+        return
+    if args.shuffled:
+        args.wrong("argument --shuffled: needs --masks or --manifest")
+    _cut_out(args, pictures, settings)
+
+
+def _cut_out(args: Args, pictures: Sequence[Path], settings: "Settings") -> None:
+    """The foreground of pictures: a mask and an overlay for each, and for each method."""
+    from revgraph.paper.segmentation import table, truth
+    from revgraph.paper.segmentation.pictures import overlay
+
+    subject, methods = _subject(args), args.method or ["salinet"]
+    ends = [f".{method}.{what}.png" for method in methods for what in ("mask", "overlay")]
+    paths = iter(explain.paths_in(Path(args.output), pictures, ends))
+    rows: list[dict[str, Any]] = []
+    with files.staging() as stage:
+        for source in tqdm(pictures, unit="picture", disable=True if args.quiet else None):
+            image = picture.read(source)
+            for method in methods:
+                found = table.segment(subject, method, image, settings)
+                mask = truth.resized(found.mask, (image.height, image.width))
+                drawn = {"mask": picture.image_of(mask), "overlay": overlay(image, mask)}
+                for what, path in zip(drawn, paths, strict=False):
+                    stage(path).write_bytes(picture.encode(drawn[what], path))
+                    rows.append(
+                        {
+                            "path": str(path),
+                            "picture": str(source),
+                            "method": table.title(method),
+                            "what": what,
+                        }
+                        | {"label": found.saliency.label, "foreground": round(float(mask.mean()), 4)}
+                    )
+                if not found.seeds.any():
+                    args.notes.append(f"nothing of '{source}' is foreground: the map of {method} is all zero")
+    _print(args, rows, lambda row: [row["path"], f"{row['foreground']:.1%} foreground", row["label"] or ""])
+
+
+def _segment_all(args: Args, cases: "Sequence[Case]", settings: "Settings") -> None:
+    """The table of a data set, from where it was stopped."""
+    from revgraph.paper.segmentation import report, table
+    from revgraph.paper.segmentation.saliency import BASELINE
+    from revgraph.paper.subject import METHODS
+
+    methods = list(dict.fromkeys(args.method or [*METHODS, BASELINE]))
+    folder = Path(args.output)
+    run = table.Run(_subject(args), cases, methods, settings, args.shuffled, folder)
+    if len(run.left) < len(cases):
+        args.notes.append(f"{len(cases) - len(run.left)} of {len(cases)} pictures were there already")
+    for case in tqdm(run.left, unit="picture", disable=True if args.quiet else None):
+        run.add(case)
+    found = report.write(run, folder)
+    if args.json:
+        print(json.dumps({"rows": found.means, "differences": found.differences}, indent=2))
+        return
+    print(tabulate(found.shown(), report.HEADS, tablefmt="plain", disable_numparse=True))
+    for path, what in found.files.items():
+        print(f"{path}  {what}")
+
+
 def _subject(args: Args) -> "Subject":
     """The network of an experiment, and its recipe."""
     from revgraph.paper.subject import Subject
@@ -457,4 +535,5 @@ COMMANDS = {
     "demo": _demo,
     "figure": _figure,
     "search": _search,
+    "segment": _segment,
 }

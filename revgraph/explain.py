@@ -14,6 +14,9 @@ from revgraph.neuron import Neuron, Peak
 from revgraph.recipe import Recipe
 from revgraph.session import Session, Trace
 
+LONGEST = 8
+"""How many times its shorter side a picture's longer one may be, where it keeps its shape."""
+
 REDRAWS = 20
 """How often `random` tries another neuron where x_hat comes out all zero."""
 
@@ -59,28 +62,51 @@ class Explanation:
 class Explainer:
     """Explains pictures with one session and one recipe.
 
+    Args:
+        session: Runs the network.
+        recipe: How pictures are fed.
+        shorter: A picture keeps its shape and its shorter side is so many pixels; None cuts it to the
+            network's size.
+
     Raises:
-        RevgraphError: The network does not take pictures of the recipe's kind.
+        RevgraphError: The network does not take pictures of the recipe's kind, or of any shape.
     """
 
-    def __init__(self, session: Session, recipe: Recipe) -> None:
-        self.session, self.recipe = session, recipe
+    def __init__(self, session: Session, recipe: Recipe, shorter: int | None = None) -> None:
+        self.session, self.recipe, self.shorter = session, recipe, shorter
         shape = session.x_shape
         self._channels_last = len(shape) == 4 and shape[3] == len(recipe.channels) != shape[1]
-        self.size = _picture_size([shape[i] for i in (0, 3, 1, 2)] if self._channels_last else shape, recipe)
+        fed = [shape[i] for i in (0, 3, 1, 2)] if self._channels_last else shape
+        self.size = _picture_size(fed, recipe, shorter)
         y = next(o for o in session.pair.light_forward.model.graph.output if o.name == session.pair.at)
         channels = [dim.dim_value for dim in y.type.tensor_type.shape.dim][1:2]
         counted = recipe.labels is not None and channels == [recipe.labels.count]
         self._names = (counted and recipe.class_names()) or ()
 
+    def size_of(self, image: Image.Image) -> tuple[int, int]:
+        """What a picture becomes, (H, W).
+
+        Raises:
+            RevgraphError: It keeps its shape, and that is very long.
+        """
+        return self.size if self.shorter is None else kept_shape(image, self.shorter)
+
+    def crop(self, image: Image.Image) -> Image.Image:
+        """What the network sees of a picture, RGB."""
+        return self.recipe.crop(image, self.size_of(image))
+
     def feed(self, image: Image.Image) -> np.ndarray:
         """The picture as the network takes it, (1, C, H, W) or (1, H, W, C)."""
-        x = self.recipe.feed(image, self.size).astype(self.session.x_dtype)
+        x = self.recipe.feed(image, self.size_of(image)).astype(self.session.x_dtype)
         return np.ascontiguousarray(np.moveaxis(x, 1, -1)) if self._channels_last else x
 
     def rgb(self, x_hat: np.ndarray) -> np.ndarray:
         """One image's x_hat, (C, H, W) or (H, W, C), in RGB order: (3, H, W)."""
         return self.recipe.rgb(np.moveaxis(x_hat, -1, 0) if self._channels_last else x_hat)
+
+    def label(self, channel: int | None) -> str | None:
+        """What the recipe calls a channel of y, where y has one for each of its classes."""
+        return self._names[channel] if self._names and channel is not None else None
 
     def explain(
         self, image: Image.Image, neurons: Sequence[Neuron], rng: np.random.Generator
@@ -101,10 +127,9 @@ class Explainer:
         self, image: Image.Image, trace: Trace, chosen: Neuron, p: np.ndarray, x_hat: np.ndarray
     ) -> Explanation:
         peak = neuron.describe(p, trace.y[0])
-        classes = self._names if len(self._names) == trace.y.shape[1] else ()
-        label = classes[peak.channel] if classes and peak.channel is not None else None
+        label = self.label(peak.channel)
         return Explanation(
-            self.recipe.crop(image, self.size),
+            self.crop(image),
             self.rgb(x_hat),
             chosen,
             peak,
@@ -114,7 +139,21 @@ class Explainer:
         )
 
 
-def _picture_size(shape: Sequence[int | str | None], recipe: Recipe) -> tuple[int, int]:
+def kept_shape(image: Image.Image, shorter: int) -> tuple[int, int]:
+    """(H, W) of a picture scaled to that shorter side.
+
+    Raises:
+        RevgraphError: It is very long.
+    """
+    sides = image.height, image.width
+    if max(sides) > LONGEST * min(sides):
+        why = f"it is {image.width} x {image.height}"
+        raise RevgraphError("cannot feed this picture whole", why, f"cut it to at most {LONGEST} : 1")
+    height, width = (round(side * shorter / min(sides)) for side in sides)
+    return height, width
+
+
+def _picture_size(shape: Sequence[int | str | None], recipe: Recipe, shorter: int | None) -> tuple[int, int]:
     what = "cannot feed pictures to this network"
     if len(shape) != 4 or (isinstance(shape[1], int) and shape[1] != len(recipe.channels)):
         why = f"its input is {list(shape)} and recipe '{recipe.name}' makes (N, {len(recipe.channels)}, H, W)"
@@ -125,6 +164,11 @@ def _picture_size(shape: Sequence[int | str | None], recipe: Recipe) -> tuple[in
             what, why, "export it with batch 1 or a free one, or use revgraph.Session from Python"
         )
     height, width = shape[2:]
+    if shorter is not None:
+        if isinstance(height, int) or isinstance(width, int):
+            why = f"it takes {width} x {height} alone"
+            raise RevgraphError(f"{what} whole", why, "compile it with --fully-convolutional")
+        return shorter, shorter
     if isinstance(height, int) and isinstance(width, int):
         return height, width
     if recipe.size is None:
@@ -177,13 +221,17 @@ def output_paths(out: Path, pictures: Sequence[Path], variant: str, neurons: Seq
             )
         return [out]
     specs = [f".{_slug(str(n))}" for n in neurons] if len(neurons) > 1 else [""]
+    return paths_in(out, pictures, [f".{variant}{spec}.png" for spec in specs])
+
+
+def paths_in(folder: Path, pictures: Sequence[Path], ends: Sequence[str]) -> list[Path]:
+    """For each picture, and each end of a name, a file of its own in the folder."""
     taken: dict[str, Path] = {}
-    for path, spec in itertools.product(pictures, specs):
+    for path, end in itertools.product(pictures, ends):
         stems = itertools.chain([path.stem], (f"{path.stem}_{i}" for i in itertools.count(2)))
-        names = (f"{stem}.{variant}{spec}.png" for stem in stems)
         # Some file systems do not tell upper case from lower.
-        name = next(name for name in names if name.lower() not in taken)
-        taken[name.lower()] = out / name
+        name = next(name for name in (stem + end for stem in stems) if name.lower() not in taken)
+        taken[name.lower()] = folder / name
     return list(taken.values())
 
 

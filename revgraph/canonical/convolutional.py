@@ -19,15 +19,9 @@ def fully_convolutional(graph: gs.Graph) -> gs.Graph:
     maps were, later ones become 1 x 1; the input's height and width become free.
 
     Raises:
-        RevgraphError: There is no such head, or something in it cannot slide.
+        RevgraphError: Something behind the flattened maps cannot slide.
     """
-    heads = [node for node in graph.nodes if _flattens(node)]
-    if not heads:
-        what = "cannot make this network fully convolutional"
-        raise RevgraphError(
-            what, "nothing in it flattens maps (N, C, H, W) into (N, C * H * W)", "leave the option out"
-        )
-    for node in heads:
+    for node in [node for node in graph.nodes if _flattens(node)]:
         flat, maps = node.outputs[0], node.inputs[0]
         kernel = list(maps.shape[1:])
         node.op, node.attrs, node.inputs = "Identity", {}, [maps]

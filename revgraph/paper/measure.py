@@ -1,6 +1,5 @@
 """What the text says of images, as numbers. Maps are (H, W), x_hat (3, H, W) in RGB order."""
 
-import importlib
 import math
 from typing import Any
 
@@ -8,8 +7,8 @@ import numpy as np
 from PIL import Image
 
 from revgraph import picture
-from revgraph.errors import missing_extra
 from revgraph.explain import Explanation
+from revgraph.paper.library import library
 
 Array = np.ndarray
 
@@ -34,14 +33,14 @@ def correlation(a: Array, b: Array) -> float:
 
 def rank_correlation(a: Array, b: Array) -> float:
     """Spearman's, equal numbers sharing their rank."""
-    rank = _library("scipy.stats").rankdata
+    rank = library("scipy.stats").rankdata
     return correlation(rank(a), rank(b))
 
 
 def similarity(a: Array, b: Array) -> float:
     """SSIM of two maps, each scaled to its own largest number, as Adebayo et al. have it."""
     first, second = (m / (m.max() or 1.0) for m in (a, b))
-    metrics = _library("skimage.metrics")
+    metrics = library("skimage.metrics")
     return float(metrics.structural_similarity(first, second, data_range=1.0))
 
 
@@ -72,7 +71,7 @@ def edges(x_hat: Array, crop: Image.Image) -> float:
     Over where x_hat is not zero, both as the mean over their colours, the picture without its blur.
     """
     grey = np.asarray(crop.convert("RGB"), np.float64).mean(axis=2)
-    fine = grey - _library("scipy.ndimage").gaussian_filter(grey, FINE)
+    fine = grey - library("scipy.ndimage").gaussian_filter(grey, FINE)
     lit = picture.saliency(x_hat) > 0
     return correlation(x_hat.mean(axis=0)[lit], fine[lit]) if lit.any() else 0.0
 
@@ -102,14 +101,17 @@ def overlap(a: Box, b: Box) -> float:
 
 def area_under_curve(saliency: Array, inside: Array) -> float:
     """How often a pixel inside has more than one outside, ties counting half: that of the ROC curve."""
-    ranks, n = _library("scipy.stats").rankdata(saliency), int(inside.sum())
+    ranks, n = library("scipy.stats").rankdata(saliency), int(inside.sum())
     if n in (0, inside.size):
         return 0.5
     return float((ranks[inside].sum() - n * (n + 1) / 2) / (n * (inside.size - n)))
 
 
-def _library(module: str) -> Any:
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise missing_extra("cannot measure", module.partition(".")[0], "experiments") from error
+def interval(values: Array) -> tuple[float, float]:
+    """Where the mean of the values lies: the 95 % bootstrap interval, by percentiles of 10,000 samples."""
+    if len(values) < 2:
+        return float(values.mean()), float(values.mean())
+    found = library("scipy.stats").bootstrap(
+        (values,), np.mean, n_resamples=10_000, batch=1_000, method="percentile", rng=np.random.default_rng(0)
+    )
+    return float(found.confidence_interval.low), float(found.confidence_interval.high)

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from revgraph import picture
-from revgraph.errors import missing_extra
+from revgraph.paper.library import library
 from revgraph.variants import TITLES
 
 INCH = 2.2
@@ -127,11 +127,5 @@ def _finished(plot: Any, drawn: Any, caption: str) -> Image.Image:
 
 
 def _pyplot() -> Any:
-    try:
-        import matplotlib as mpl
-    except ImportError as error:
-        raise missing_extra("cannot draw figures", "matplotlib", "experiments") from error
-    mpl.use("agg")
-    from matplotlib import pyplot
-
-    return pyplot
+    library("matplotlib").use("agg")
+    return library("matplotlib.pyplot")

@@ -74,17 +74,26 @@ class Subject:
     ) -> None:
         self.model, self.name, self.recipe = model, name, recipe
         self._threads, self._device = threads, device
-        self.graph, self.x, y = compiler.locate(compiler.read_source(model)[0], None, None)
+        source, _, self.digest = compiler.read_source(model)
+        self.graph, self.x, y = compiler.locate(source, None, None)
         self.path = layer.path(self.graph, self.x, y)
         pool = self._pool()
         self.layers = Layers(self._middle(pool), pool, y.name)
         self.explainer = lru_cache(SESSIONS)(self._explainer)
 
-    def _explainer(self, variant: str, at: str, lrn: str | None = None) -> Explainer:
-        """What explains pictures by a variant, from a layer."""
-        target = Device.of(self._device).kind
-        compiled = compiler.compile(self.model, variant=variant, at=at, lrn=lrn, target=target)
-        return Explainer(Session(compiled, threads=self._threads, device=self._device), self.recipe)
+    def _explainer(
+        self, variant: str, at: str, lrn: str | None = None, shorter: int | None = None
+    ) -> Explainer:
+        """What explains pictures by a variant, from a layer; with `shorter` they keep their shape."""
+        compiled = compiler.compile(
+            self.model,
+            variant=variant,
+            at=at,
+            lrn=lrn,
+            target=Device.of(self._device).kind,
+            fully_convolutional=shorter is not None,
+        )
+        return Explainer(Session(compiled, threads=self._threads, device=self._device), self.recipe, shorter)
 
     def of(self, model: onnx.ModelProto) -> "Subject":
         """The same of a network that differs in its weights alone."""

@@ -1,0 +1,235 @@
+"""Table 1 over a data set: a line for each picture and method, kept as it grows, then the means."""
+
+import csv
+import io
+import itertools
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from revgraph import files, picture
+from revgraph.errors import RevgraphError
+from revgraph.paper import sheet
+from revgraph.paper.segmentation import cut, truth
+from revgraph.paper.segmentation.saliency import BASELINE, Saliency, saliency, shrunk, smoothed
+from revgraph.paper.segmentation.truth import Case
+from revgraph.paper.subject import Subject
+
+Row = dict[str, Any]
+
+PICTURES, SETTINGS = "pictures.csv", "settings.json"
+"""Files of a run: what is known of each picture so far, and what it was asked."""
+
+COLUMNS = ("picture", "class", "method", "label", "pp", "iou", "empty", "foreground")
+
+THRESHOLDED, SHUFFLED = "thresholded", "shuffled"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How pictures are segmented; the defaults are the paper's, but for the solver.
+
+    Attributes:
+        shorter: Pixels of a picture's shorter side.
+        selector: Which neurons are reversed, of SELECTORS.
+        blur: Standard deviation in pixels of the blur of a network's map.
+        centred: Whether a network's map is weighted towards the middle.
+        solver: How the mask is cut, of SOLVERS.
+        smoothness: As for cut.segment.
+    """
+
+    shorter: int = 256
+    selector: str = "positive"
+    blur: float = 0.0
+    centred: bool = False
+    solver: str = "grabcut"
+    smoothness: float = cut.SMOOTHNESS
+
+
+@dataclass(frozen=True, slots=True)
+class Segmentation:
+    """A picture's foreground by one method.
+
+    Attributes:
+        saliency: What the method made of the picture.
+        pixels: What was cut, uint8 (h, w, 3).
+        seeds: As cut.seeds gives them, (h, w).
+        mask: bool (h, w).
+    """
+
+    saliency: Saliency
+    pixels: np.ndarray
+    seeds: np.ndarray
+    mask: np.ndarray
+
+
+def title(method: str) -> str:
+    """What the tables call a method."""
+    return "Baseline" if method == BASELINE else sheet.title(method)
+
+
+def segment(
+    subject: Subject, method: str, image: Image.Image, settings: Settings, other: Image.Image | None = None
+) -> Segmentation:
+    """The foreground of a picture by a variant or the baseline.
+
+    Args:
+        subject: The network.
+        method: A variant, or "baseline".
+        image: The picture, of any size.
+        settings: How.
+        other: The picture whose map is taken in place of its own, scaled by the nearest pixels, for a map
+            that is smoothed on the way would be cut better.
+
+    Raises:
+        RevgraphError: The network cannot take the picture.
+    """
+    small = shrunk(image, settings.shorter)
+    source = small if other is None else shrunk(other, settings.shorter)
+    found = saliency(subject, method, source, settings.selector)
+    strength = found.map
+    if other is not None:
+        strength = truth.resized(strength.astype(np.float32), (small.height, small.width))
+    if method != BASELINE:
+        strength = smoothed(strength, settings.blur, settings.centred)
+    sown = cut.seeds(strength, cut.FOREGROUND_OF.get(method, cut.FOREGROUND))
+    pixels = np.asarray(small)
+    return Segmentation(found, pixels, sown, cut.segment(pixels, sown, settings.solver, settings.smoothness))
+
+
+# ----- A line for each picture and method -----
+
+
+class Run:
+    """The segmentation of a data set into a folder, which goes on where it was stopped.
+
+    Args:
+        subject: The network.
+        cases: The pictures with their masks.
+        methods: Variants, or "baseline".
+        settings: How.
+        shuffled: Whether each network's maps are also tried on other pictures than their own.
+        folder: Where the lines are kept.
+
+    Raises:
+        RevgraphError: The folder has lines of other settings, or cannot be written.
+    """
+
+    def __init__(
+        self,
+        subject: Subject,
+        cases: Sequence[Case],
+        methods: Sequence[str],
+        settings: Settings,
+        shuffled: bool,
+        folder: Path,
+    ) -> None:
+        if shuffled and len(cases) < 2:
+            raise RevgraphError("cannot shuffle maps", "there is one picture", "name several")
+        self.subject, self.cases, self.methods, self.settings = subject, cases, methods, settings
+        self.partner = _others(cases) if shuffled else {}
+        self._lines = folder / PICTURES
+        asked = {
+            "network": subject.digest,
+            "recipe": subject.recipe.digest,
+            "methods": list(methods),
+            **asdict(settings),
+            "shuffled": shuffled,
+            "pictures": [case.name for case in cases],
+        }
+        self._agree(folder / SETTINGS, json.loads(json.dumps(asked)))
+        kept = self._kept()
+        files.write_all(
+            {
+                folder / SETTINGS: json.dumps(asked, indent=1).encode(),
+                self._lines: _csv(itertools.chain.from_iterable(kept.values()), head=True),
+            }
+        )
+        self.left = [case for case in cases if case.name not in kept]
+
+    def _agree(self, path: Path, asked: Mapping[str, Any]) -> None:
+        if not path.exists():
+            return
+        try:
+            before = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError:
+            before = {}
+        differ = [name for name, value in asked.items() if before.get(name) != value]
+        if differ:
+            why = f"it holds a run that differs in {', '.join(differ)}"
+            raise RevgraphError(f"cannot go on in '{path.parent}'", why, "name another folder with -o")
+
+    def _kept(self) -> dict[str, list[Row]]:
+        """The lines of pictures that were finished."""
+        whole = sum(1 if another else 2 for _, another in self._plan())
+        return {name: rows for name, rows in _by_picture(self._lines).items() if len(rows) == whole}
+
+    def _plan(self) -> list[tuple[str, bool]]:
+        """Method, and whether its map is another picture's; the others also have a line without a cut."""
+        own = [(method, False) for method in self.methods]
+        return own + [(method, True) for method in self.methods if self.partner and method != BASELINE]
+
+    def add(self, case: Case) -> None:
+        """Segment a picture and append its lines.
+
+        Raises:
+            RevgraphError: The picture or a mask cannot be read.
+        """
+        image = picture.read(case.path)
+        annotations = [truth.annotation(mask, (image.height, image.width)) for mask in case.masks]
+        rows: list[Row] = []
+        for method, another in self._plan():
+            other = picture.read(self.partner[case.name].path) if another else None
+            found = segment(self.subject, method, image, self.settings, other)
+            masks = {SHUFFLED: found.mask} if another else {"": found.mask, THRESHOLDED: found.seeds > 0}
+            for how, mask in masks.items():
+                rows.append(
+                    {
+                        "picture": case.name,
+                        "class": case.group,
+                        "method": ", ".join(filter(None, (title(method), how))),
+                        "label": found.saliency.label or "",
+                        **truth.score(mask, annotations)._asdict(),
+                        "empty": int(not found.seeds.any()),
+                        "foreground": float(mask.mean()),
+                    }
+                )
+        with self._lines.open("ab") as stream:
+            stream.write(_csv(rows))
+
+    def rows(self) -> list[Row]:
+        """The lines of all pictures, in their order."""
+        kept = self._kept()
+        return [row for case in self.cases for row in kept[case.name]]
+
+
+def _others(cases: Sequence[Case]) -> dict[str, Case]:
+    """For each picture another one: its neighbour in a random circle."""
+    order = np.random.default_rng(0).permutation(len(cases))
+    return {cases[i].name: cases[j] for i, j in zip(order, np.roll(order, 1), strict=True)}
+
+
+def _by_picture(path: Path) -> dict[str, list[Row]]:
+    """What lines a file has; the last may be cut off."""
+    if not path.exists():
+        return {}
+    text = path.read_text(encoding="utf-8", errors="replace")
+    found: dict[str, list[Row]] = {}
+    for row in csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1], newline="")):
+        numbers = {key: float(row[key]) for key in ("pp", "iou", "foreground")}
+        found.setdefault(row["picture"], []).append({**row, **numbers, "empty": int(row["empty"])})
+    return found
+
+
+def _csv(rows: Iterable[Row], head: bool = False) -> bytes:
+    text = io.StringIO()
+    written = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    if head:
+        written.writeheader()
+    written.writerows({k: f"{v:.6f}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
+    return text.getvalue().encode()
