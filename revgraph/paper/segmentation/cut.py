@@ -32,8 +32,8 @@ UNIFORM = 0.05
 STEPS = 50
 """scipy's flows are whole numbers: so many to a unit of energy."""
 
-LIKELIEST, CERTAIN = 100.0, 2000.0
-"""The energy of the wrong side: at most, by its colour; and of a pixel that keeps its side."""
+LIKELIEST = 100.0
+"""The most energy that a side has by its colour."""
 
 SAMPLE = 4000
 """So many seeds, evenly spread, teach a mixture."""
@@ -101,7 +101,7 @@ def boykov_jolly(pixels: Array, sown: Array, smoothness: float = SMOOTHNESS) -> 
     foreground, background = (_likelihood(colours, side) for side in (sown > 0, sown < 0))
     as_background = _energy(foreground, background)
     as_foreground = _energy(background, foreground)
-    as_background[sown == 2] = as_foreground[sown == -2] = CERTAIN
+    as_background[sown == 2] = as_foreground[sown == -2] = 4 * smoothness + 1  # more than four borders
     as_background[sown == -2] = as_foreground[sown == 2] = 0.0
     return _least(as_foreground, as_background, colours, smoothness)
 
@@ -157,4 +157,4 @@ def largest(mask: Array) -> Array:
     parts = library("skimage.measure").label(mask, connectivity=2)
     sizes = np.bincount(parts.ravel())
     sizes[0] = 0
-    return np.asarray(parts == sizes.argmax()) & mask
+    return np.asarray((parts == sizes.argmax()) & mask)
