@@ -431,10 +431,8 @@ def _cut_out(args: Args, pictures: Sequence[Path], settings: "Settings") -> None
 def _segment_all(args: Args, cases: "Sequence[Case]", settings: "Settings") -> None:
     """The table of a data set, from where it was stopped."""
     from revgraph.paper.segmentation import report, table
-    from revgraph.paper.segmentation.saliency import BASELINE
-    from revgraph.paper.subject import METHODS
 
-    methods = list(dict.fromkeys(args.method or [*METHODS, BASELINE]))
+    methods = list(dict.fromkeys(args.method or table.METHODS))
     folder = Path(args.output)
     run = table.Run(_subject(args), cases, methods, settings, args.shuffled, folder)
     if len(run.left) < len(cases):

@@ -453,11 +453,12 @@ def test_the_command_prints_the_table(data, network, tmp_path, capsys):
     assert segment(*line) == 0
     found = json.loads(capsys.readouterr().out)
     methods = [row["method"] for row in found["rows"]]
-    four = ["DeConvNet", "SaliNet", "DeSaliNet", "Baseline"]
+    four = ["SaliNet", "DeSaliNet", "DeConvNet", "Baseline"]
     assert methods == [name for method in four for name in (method, f"{method}, thresholded")]
     assert all(0 <= row["pp_low"] <= row["pp"] <= row["pp_high"] <= 100 for row in found["rows"])
     assert {row["less"] for row in found["differences"] if row["method"] == "SaliNet"} == {
         "DeSaliNet",
+        "DeConvNet",
         "Baseline",
         "SaliNet, thresholded",
     }
@@ -495,10 +496,12 @@ def test_masks_in_a_folder_and_other_settings(data, network, tmp_path):
         ("--manifest nowhere.csv", 1, "cannot read 'nowhere.csv'"),
         ("pictures --masks nowhere", 1, "cannot find masks in 'nowhere'"),
         ("--manifest manifest.csv --model nothing.onnx", 1, "nothing.onnx"),
+        ("--manifest gone.csv", 1, "masks/gone.png': no such file"),
     ],
 )
 def test_wrong_usage_and_bad_input_leave_nothing(data, network, monkeypatch, capsys, words, status, why):
     monkeypatch.chdir(data)
+    (data / "gone.csv").write_text("image,mask\npictures/0.png,masks/0.png\npictures/1.png,masks/gone.png\n")
     try:
         found = segment(*words.split(), *([] if "--model" in words else ["--model", network]), "-o", "out")
     except SystemExit as stop:

@@ -27,6 +27,9 @@ PICTURES, SETTINGS = "pictures.csv", "settings.json"
 
 COLUMNS = ("picture", "class", "method", "label", "pp", "iou", "empty", "foreground")
 
+METHODS = ("salinet", "desalinet", "deconvnet", BASELINE)
+"""Those of Table 1, in its order."""
+
 THRESHOLDED, SHUFFLED = "thresholded", "shuffled"
 
 
@@ -133,6 +136,9 @@ class Run:
             raise RevgraphError("cannot shuffle maps", "there is one picture", "name several")
         self.subject, self.cases, self.methods, self.settings = subject, cases, methods, settings
         self.partner = _others(cases) if shuffled else {}
+        for path in (path for case in cases for path in (case.path, *case.masks)):
+            if not path.is_file():
+                raise RevgraphError(f"cannot read '{path}'", "no such file", "take it off the list")
         self._lines = folder / PICTURES
         asked = {
             "network": subject.digest,
