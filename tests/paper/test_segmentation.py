@@ -3,6 +3,7 @@
 import csv
 import itertools
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -341,7 +342,7 @@ def test_a_run_goes_on_where_it_was_killed(subject, data, tmp_path):
     assert len(lines.splitlines()) == 1 + 4 * 5  # two methods, each also without its cut, one shuffled
     for end in (len(lines) - 1, len(lines) // 2, lines.index(b"\n") + 1, 3):
         folder = tmp_path / f"cut{end}"
-        everything(subject, data, folder, shuffled=True)
+        shutil.copytree(tmp_path / "whole", folder)
         (folder / "pictures.csv").write_bytes(lines[:end])
         again = everything(subject, data, folder, shuffled=True)
         assert 0 < len(again.left) <= 4
@@ -351,12 +352,27 @@ def test_a_run_goes_on_where_it_was_killed(subject, data, tmp_path):
 
 
 def test_a_folder_keeps_to_its_settings(subject, data, tmp_path):
-    everything(subject, data, tmp_path / "run")
+    run = everything(subject, data, tmp_path / "run")
+    run.add(run.cases[0])
     with pytest.raises(RevgraphError, match="differs in methods"):
         everything(subject, data, tmp_path / "run", methods=("salinet",))
     other = Subject(alexnet_like(normalised=False), "net", recipe.load("imagenet"))
     with pytest.raises(RevgraphError, match="differs in network"):
         everything(other, data, tmp_path / "run")
+    for name, text in (("pictures.csv", "a,b\n1,2\n"), ("settings.json", "[1]"), ("settings.json", "")):
+        folder = tmp_path / f"{name}{len(text)}"
+        shutil.copytree(tmp_path / "run", folder)
+        (folder / name).write_text(text)
+        with pytest.raises(RevgraphError, match="not those of a run"):
+            everything(subject, data, folder)
+
+
+def test_a_network_that_cannot_be_run_leaves_nothing(data, tmp_path):
+    net = model([node("GlobalAveragePool", "x", "y")], [1, 7, 24, 24])
+    run = everything(Subject(net, "net", recipe.load("imagenet")), data, tmp_path / "run")
+    with pytest.raises(RevgraphError, match="cannot feed pictures"):
+        run.add(run.cases[0])
+    assert not (tmp_path / "run").exists()
 
 
 def test_each_is_shuffled_with_another(subject, data, tmp_path):

@@ -4,7 +4,7 @@ import csv
 import io
 import itertools
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -139,8 +139,8 @@ class Run:
         for path in (path for case in cases for path in (case.path, *case.masks)):
             if not path.is_file():
                 raise RevgraphError(f"cannot read '{path}'", "no such file", "take it off the list")
-        self._lines = folder / PICTURES
-        asked = {
+        self._folder = folder
+        self._asked = {
             "network": subject.digest,
             "recipe": subject.recipe.digest,
             "methods": list(methods),
@@ -148,32 +148,29 @@ class Run:
             "shuffled": shuffled,
             "pictures": [case.name for case in cases],
         }
-        self._agree(folder / SETTINGS, json.loads(json.dumps(asked)))
+        self._started = False
         kept = self._kept()
-        files.write_all(
-            {
-                folder / SETTINGS: json.dumps(asked, indent=1).encode(),
-                self._lines: _csv(itertools.chain.from_iterable(kept.values()), head=True),
-            }
-        )
         self.left = [case for case in cases if case.name not in kept]
-
-    def _agree(self, path: Path, asked: Mapping[str, Any]) -> None:
-        if not path.exists():
-            return
-        try:
-            before = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError:
-            before = {}
-        differ = [name for name, value in asked.items() if before.get(name) != value]
-        if differ:
-            why = f"it holds a run that differs in {', '.join(differ)}"
-            raise RevgraphError(f"cannot go on in '{path.parent}'", why, "name another folder with -o")
 
     def _kept(self) -> dict[str, list[Row]]:
         """The lines of pictures that were finished."""
+        if not self._lines.exists():
+            return {}
         whole = sum(1 if another else 2 for _, another in self._plan())
-        return {name: rows for name, rows in _by_picture(self._lines).items() if len(rows) == whole}
+        what, remedy = f"cannot go on in '{self._folder}'", "name another folder with -o"
+        try:
+            before = dict(json.loads((self._folder / SETTINGS).read_text(encoding="utf-8")))
+            found = _by_picture(self._lines)
+        except (OSError, ValueError, TypeError, KeyError, csv.Error) as error:
+            raise RevgraphError(what, "its files are not those of a run", remedy) from error
+        asked = json.loads(json.dumps(self._asked))
+        if differ := [name for name, value in asked.items() if before.get(name) != value]:
+            raise RevgraphError(what, f"it holds a run that differs in {', '.join(differ)}", remedy)
+        return {name: rows for name, rows in found.items() if len(rows) == whole}
+
+    @property
+    def _lines(self) -> Path:
+        return self._folder / PICTURES
 
     def _plan(self) -> list[tuple[str, bool]]:
         """Method, and whether its map is another picture's; the others also have a line without a cut."""
@@ -205,6 +202,14 @@ class Run:
                         "foreground": float(mask.mean()),
                     }
                 )
+        self._append(rows)
+
+    def _append(self, rows: Sequence[Row]) -> None:
+        if not self._started:  # not before a picture has gone well, and without what a kill left unfinished
+            kept = itertools.chain.from_iterable(self._kept().values())
+            asked = json.dumps(self._asked, indent=1).encode()
+            files.write_all({self._folder / SETTINGS: asked, self._lines: _csv(kept, head=True)})
+            self._started = True
         with self._lines.open("ab") as stream:
             stream.write(_csv(rows))
 
@@ -222,8 +227,6 @@ def _others(cases: Sequence[Case]) -> dict[str, Case]:
 
 def _by_picture(path: Path) -> dict[str, list[Row]]:
     """What lines a file has; the last may be cut off."""
-    if not path.exists():
-        return {}
     text = path.read_text(encoding="utf-8", errors="replace")
     found: dict[str, list[Row]] = {}
     for row in csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1], newline="")):
