@@ -238,9 +238,7 @@ def _segment_arguments(command: Add) -> None:
     methods = f"{help_method} (default: salinet; with masks the paper's three and the baseline)"
     sub.add_argument("--method", choices=(*variants.VARIANTS, "baseline"), action="append", help=methods)
     _experiment_arguments(sub)
-    sub.add_argument(
-        "--shorter", metavar="PIXELS", type=_positive, default=256, help="a picture's shorter side"
-    )
+    sub.add_argument("--shorter", metavar="PIXELS", type=_side, default=256, help="a picture's shorter side")
     for name, known in {"selector": segmentation.SELECTORS, "solver": segmentation.SOLVERS}.items():
         listed = "; ".join(f"{key} ({what})" for key, what in known.items())
         sub.add_argument(f"--{name}", choices=known, default=next(iter(known)), help=listed)
@@ -270,6 +268,12 @@ def _device(text: str) -> str:
     except RevgraphError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
     return text
+
+
+def _side(text: str) -> int:
+    if not 16 <= _whole(text) <= 4096:
+        raise argparse.ArgumentTypeError("16 to 4096")
+    return int(text)
 
 
 def _positive(text: str) -> int:

@@ -401,7 +401,7 @@ def _cut_out(args: Args, pictures: Sequence[Path], settings: "Settings") -> None
     from revgraph.paper.segmentation import table, truth
     from revgraph.paper.segmentation.pictures import overlay
 
-    subject, methods = _subject(args), args.method or ["salinet"]
+    subject, methods = _subject(args), list(dict.fromkeys(args.method or ["salinet"]))
     ends = [f".{method}.{what}.png" for method in methods for what in ("mask", "overlay")]
     paths = iter(explain.paths_in(Path(args.output), pictures, ends))
     rows: list[dict[str, Any]] = []
@@ -409,7 +409,8 @@ def _cut_out(args: Args, pictures: Sequence[Path], settings: "Settings") -> None
         for source in tqdm(pictures, unit="picture", disable=True if args.quiet else None):
             image = picture.read(source)
             for method in methods:
-                found = table.segment(subject, method, image, settings)
+                with table.naming(source):
+                    found = table.segment(subject, method, image, settings)
                 mask = truth.resized(found.mask, (image.height, image.width))
                 drawn = {"mask": picture.image_of(mask), "overlay": overlay(image, mask)}
                 for what, path in zip(drawn, paths, strict=False):
@@ -424,7 +425,9 @@ def _cut_out(args: Args, pictures: Sequence[Path], settings: "Settings") -> None
                         | {"label": found.saliency.label, "foreground": round(float(mask.mean()), 4)}
                     )
                 if not found.seeds.any():
-                    args.notes.append(f"nothing of '{source}' is foreground: the map of {method} is all zero")
+                    args.notes.append(
+                        f"nothing of '{source}' is foreground: the map of {method} is one value"
+                    )
     _print(args, rows, lambda row: [row["path"], f"{row['foreground']:.1%} foreground", row["label"] or ""])
 
 

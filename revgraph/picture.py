@@ -176,14 +176,14 @@ def _enlarge(image: Image.Image) -> Image.Image:
 def _titled(image: Image.Image, title: str, text: int) -> Image.Image:
     font = ImageFont.load_default(text)
     cell = Image.new("RGB", (max(image.width, 8 * text), image.height + 3 * text // 2), "white")
-    ImageDraw.Draw(cell).text((0, text), _shorten(_printable(title), font, cell.width), "black", font, "ls")
+    ImageDraw.Draw(cell).text((0, text), _shorten(printable(title), font, cell.width), "black", font, "ls")
     cell.paste(image, (0, 3 * text // 2))
     return cell
 
 
 def _paragraph(caption: str, width: int, text: int) -> Image.Image:
     font = ImageFont.load_default(text)
-    lines = _wrap(_printable(caption), font, width)
+    lines = _wrap(printable(caption), font, width)
     block = Image.new("RGB", (width, (text + len(lines) * 4 * text // 3) if lines else 0), "white")
     for row, line in enumerate(lines, 1):
         ImageDraw.Draw(block).text((0, 2 * text // 3 + row * 4 * text // 3), line, "#444444", font, "ls")
@@ -209,7 +209,7 @@ def _shorten(line: str, font: Font, width: int) -> str:
     return line[: max(fits - 1, 0)].rstrip() + "..."
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """Text in the letters of Pillow's own font, which knows ASCII and little more."""
     letters = unicodedata.normalize("NFKD", " ".join(text.split()))
     return "".join(c if c.isascii() else "?" for c in letters if not unicodedata.combining(c))

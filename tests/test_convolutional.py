@@ -117,4 +117,8 @@ def test_what_cannot_slide_is_refused():
     source = model(nodes, [1, 3, 8, 8])
     with pytest.raises(RevgraphError, match="behind the flattened"):
         revgraph.compile(source, variant="salinet", fully_convolutional=True)
+    head = [node("Conv", "x w", "c"), node("Flatten", "c", "f"), node("Gemm", "f v", "y")]
+    weights = {"w": he(rng, 4, 3, 3, 3), "v": he(rng, 4 * 6 * 6, 5)}
+    with pytest.raises(RevgraphError, match="the size of its maps is not known"):
+        revgraph.compile(model(head, [1, 3, "H", "W"], weights), variant="salinet", fully_convolutional=True)
     assert run(source, x=np.ones((1, 3, 8, 8), np.float32))

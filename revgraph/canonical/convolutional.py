@@ -19,11 +19,16 @@ def fully_convolutional(graph: gs.Graph) -> gs.Graph:
     maps were, later ones become 1 x 1; the input's height and width become free.
 
     Raises:
-        RevgraphError: Something behind the flattened maps cannot slide.
+        RevgraphError: Something behind the flattened maps cannot slide, or their size is not known.
     """
     for node in [node for node in graph.nodes if _flattens(node)]:
         flat, maps = node.outputs[0], node.inputs[0]
         kernel = list(maps.shape[1:])
+        if not static(kernel):
+            what = f"cannot make node '{node.name}' ({node.op}) slide"
+            raise RevgraphError(
+                what, "the size of its maps is not known", "export it with a fixed picture size"
+            )
         node.op, node.attrs, node.inputs = "Identity", {}, [maps]
         for reader in list(flat.outputs):
             _slide(reader, flat, kernel)
@@ -34,7 +39,7 @@ def _flattens(node: gs.Node) -> bool:
     if node.op not in ("Flatten", "Reshape", "Squeeze") or not node.outputs:
         return False
     x, y = node.inputs[0].shape, node.outputs[0].shape
-    return x is not None and y is not None and len(x) == 4 and len(y) == 2 and static(x[1:])
+    return x is not None and y is not None and len(x) == 4 and len(y) == 2
 
 
 def _slide(node: gs.Node, x: Tensor, kernel: list[int]) -> None:
@@ -97,7 +102,10 @@ def _free(graph: gs.Graph) -> gs.Graph:
     """The graph with free height and width, and the shapes that follow."""
     for x in graph.inputs:
         if x.shape is not None and len(x.shape) == 4:
-            x.shape = [*x.shape[:2], "H", "W"]
+            last = any(
+                node.op == "Transpose" and node.attrs.get("perm") == [0, 3, 1, 2] for node in x.outputs
+            )
+            x.shape = [x.shape[0], "H", "W", x.shape[3]] if last else [*x.shape[:2], "H", "W"]
     light = export(graph.cleanup().toposort())
     model = light.as_inputs()
     del model.graph.value_info[:]

@@ -85,12 +85,15 @@ class Subject:
         self, variant: str, at: str, lrn: str | None = None, shorter: int | None = None
     ) -> Explainer:
         """What explains pictures by a variant, from a layer; with `shorter` they keep their shape."""
+        target = Device.of(self._device).kind
+        if shorter and target != "cpu":  # a GPU's own encodings of switches want sizes that are known
+            target = "portable"
         compiled = compiler.compile(
             self.model,
             variant=variant,
             at=at,
             lrn=lrn,
-            target=Device.of(self._device).kind,
+            target=target,
             fully_convolutional=shorter is not None,
         )
         return Explainer(Session(compiled, threads=self._threads, device=self._device), self.recipe, shorter)

@@ -1,6 +1,7 @@
 """Sect. 3.5: maps, seeds, cuts, scores, and the table over a data set."""
 
 import csv
+import dataclasses
 import itertools
 import json
 import shutil
@@ -73,6 +74,7 @@ def test_the_map_is_that_of_the_strongest_class_over_the_whole_picture(subject):
     image, _ = scene(60, 90)
     for method, lrn in (("salinet", "bp"), ("desalinet", "bp"), ("deconvnet", "identity")):
         small = shrunk(image, 48)
+        assert small.size == (72, 48)
         found = saliency(subject, method, small, "positive")
         compiled = revgraph.compile(alexnet_like(), variant=method, lrn=lrn, fully_convolutional=True)
         session = revgraph.Session(compiled)
@@ -108,6 +110,10 @@ def test_maps_are_changed_beyond_the_paper_only_where_asked():
 def test_pictures_keep_their_shape_unless_very_long():
     assert shrunk(Image.new("L", (300, 100)), 256).size == (768, 256)
     assert shrunk(Image.new("RGB", (7, 5)), 10).size == (14, 10)
+    image = scene(60, 90)[0]
+    expected = np.asarray(image.resize((72, 48), Image.Resampling.BICUBIC))
+    assert (np.asarray(shrunk(image, 48)) == expected).all()
+    assert gaussian((1, 1)).tolist() == [[0]]
     with pytest.raises(RevgraphError, match="9 x 1"):
         shrunk(Image.new("RGB", (9, 1)), 256)
 
@@ -228,22 +234,34 @@ def test_masks_of_several_modes_are_one(tmp_path, mode):
 def test_masks_of_zeros_and_ones_count_as_black_and_white(tmp_path):
     Image.fromarray(np.eye(4, dtype=np.uint8)).save(tmp_path / "m.png")
     assert (truth.annotation(tmp_path / "m.png", (4, 4)) == np.eye(4) * 255).all()
+    Image.fromarray(np.array([[0, 1, 128]], np.uint8)).save(tmp_path / "m.png")
+    assert truth.annotation(tmp_path / "m.png", (1, 3)).tolist() == [[0, 255, 128]]
 
 
 @pytest.mark.parametrize("size", [(200, 300), (199, 300), (100, 150), (200, 301)])
 def test_sizes_may_differ_and_shapes_not(tmp_path, size):
     Image.new("L", (300, 200), 255).save(tmp_path / "m.png")
     assert truth.annotation(tmp_path / "m.png", size).shape == (200, 300)
-    with pytest.raises(RevgraphError, match=r"300 x 200 and its picture 200 x 300.*shape"):
-        truth.annotation(tmp_path / "m.png", (300, 200))
+    for other in ((300, 200), (200, 310), (210, 300)):
+        with pytest.raises(RevgraphError, match=r"300 x 200 and its picture .*shape"):
+            truth.annotation(tmp_path / "m.png", other)
+
+
+def test_a_narrow_mask_may_differ_by_a_pixel_too(tmp_path):
+    Image.new("L", (20, 200), 255).save(tmp_path / "m.png")
+    for size in ((200, 21), (201, 20), (199, 19), (400, 41)):
+        assert truth.annotation(tmp_path / "m.png", size).shape == (200, 20)
 
 
 @pytest.mark.parametrize(
     ("content", "why"),
     [
         (np.full((4, 4, 3), (255, 0, 0), np.uint8), "colours"),
-        (np.full((4, 4), 20, np.uint8), "largest value is 20"),
+        (np.array([[0, 20], [7, 20]], np.uint8), "its values, 0, 7, 20, do not tell"),
+        (np.array([[0, 1], [255, 1]], np.uint8), "its values, 0, 1, 255, do not tell"),
         (np.full((4, 4), 128, np.uint8), "nothing of any pixel"),
+        (np.full((4, 4, 4), (255, 255, 255, 0), np.uint8), "its pixels are RGBA"),
+        (np.full((4, 4), 1, np.uint16), "its pixels are I;16"),
     ],
 )
 def test_what_is_no_mask_is_refused(tmp_path, content, why):
@@ -256,6 +274,9 @@ def test_scores_by_hand():
     mask = np.array([[1, 1, 0, 0]], bool)
     known = np.array([[255, 0, 255, 128]], np.uint8)  # right, wrong, wrong, not counted
     assert truth.score(mask, [known]) == (1 / 3, 1 / 3)
+    known = np.array([[128, 0, 255, 128]], np.uint8)  # what is not counted is in no union
+    assert truth.score(mask, [known]) == (0, 0)
+    assert truth.score(mask, [np.array([[255, 128, 0, 128]], np.uint8)]) == (1, 1)
     other = np.array([[255, 0, 0, 0]], np.uint8)  # PP 3/4, IoU 1/2
     assert truth.score(mask, [known, other]) == (3 / 4, 1 / 2)
     nothing = np.zeros((1, 4), np.uint8)
@@ -276,6 +297,7 @@ def test_a_score_is_taken_at_the_masks_size():
     known = np.zeros((6, 6), np.uint8)
     known[:3, :3] = 255
     assert truth.score(mask, [known]) == (1, 1)
+    assert truth.resized(np.array([[0.0, 3.0]], np.float32), (1, 4)).tolist() == [[0, 0, 3, 3]]
 
 
 def test_a_manifest_gives_several_masks_and_classes(data):
@@ -288,8 +310,8 @@ def test_a_manifest_gives_several_masks_and_classes(data):
     assert (first.name, first.group, second.group) == ("pictures/0.png", "a", "b")
     assert truth.from_manifest(data / "m.csv", [data / "pictures/1.png"]) == [second]
     assert truth.from_manifest(data / "m.csv", [data / "pictures"]) == [first, second]
-    with pytest.raises(RevgraphError, match="none of those"):
-        truth.from_manifest(data / "m.csv", [data / "masks"])
+    with pytest.raises(RevgraphError, match=r"no masks for '.*/2.png'"):
+        truth.from_manifest(data / "m.csv", [data / "pictures/0.png", data / "pictures/2.png"])
 
 
 def test_a_folder_of_masks_has_one_or_several_of_a_name(data):
@@ -302,6 +324,9 @@ def test_a_folder_of_masks_has_one_or_several_of_a_name(data):
     Image.new("L", (8, 8)).save(data / "pictures/[0].png")
     with pytest.raises(RevgraphError, match=r"holds no \[0\]\.png"):  # not what the pattern would match
         truth.from_folder([data / "pictures/[0].png"], data / "masks")
+    Image.new("L", (8, 8)).save(data / "masks/1.jpg")
+    found = truth.from_folder([data / "masks/1.jpg"], data / "masks")  # a picture is no mask of itself
+    assert data / "masks/1.jpg" not in found[0].masks
     with pytest.raises(RevgraphError, match="another picture has its name"):
         truth.from_folder([pictures[0], pictures[0]], data / "masks")
     with pytest.raises(RevgraphError, match="no folder"):
@@ -313,7 +338,9 @@ def test_a_folder_of_masks_has_one_or_several_of_a_name(data):
     [
         ("a,b\n1,2\n", "line 2 has no image"),
         ("image,mask\nx,\n", "line 2 has no mask"),
-        ("image,mask\n", "none"),
+        ("image,mask\nx,y\0z\n", "m.csv"),
+        ("image,mask,class\nx,y,a\nx,y,\n", "line 3 has no class"),
+        ("image,mask\n", "lists nothing"),
     ],
 )
 def test_a_manifest_without_its_columns(tmp_path, text, why):
@@ -340,7 +367,7 @@ def test_a_run_goes_on_where_it_was_killed(subject, data, tmp_path):
     whole = finish(everything(subject, data, tmp_path / "whole", shuffled=True))
     lines = (tmp_path / "whole/pictures.csv").read_bytes()
     assert len(lines.splitlines()) == 1 + 4 * 5  # two methods, each also without its cut, one shuffled
-    for end in (len(lines) - 1, len(lines) // 2, lines.index(b"\n") + 1, 3):
+    for end in (len(lines) - 1, len(lines) // 2, lines.index(b"\n") + 1):
         folder = tmp_path / f"cut{end}"
         shutil.copytree(tmp_path / "whole", folder)
         (folder / "pictures.csv").write_bytes(lines[:end])
@@ -383,8 +410,121 @@ def test_each_is_shuffled_with_another(subject, data, tmp_path):
     own, others = (table.segment(subject, "salinet", image, SMALL, source) for source in (None, other))
     assert own.seeds.shape == others.seeds.shape == (48, 64)
     assert (own.seeds != others.seeds).any()
+    run.add(run.cases[0])
+    by_method = {row["method"]: row for row in run._kept()[run.cases[0].name]}
+    image, other = (picture.read(case.path) for case in (run.cases[0], run.partner[run.cases[0].name]))
+    expected = table.segment(subject, "desalinet", image, SMALL, other)
+    found = by_method["DeSaliNet, shuffled"]["foreground"]
+    assert found == pytest.approx(expected.mask.mean(), abs=1e-6)
+    assert found != by_method["DeSaliNet"]["foreground"]
+    own = table.segment(subject, "desalinet", image, SMALL)
+    assert by_method["DeSaliNet, thresholded"]["foreground"] == pytest.approx(
+        (own.seeds > 0).mean(), abs=1e-6
+    )
     with pytest.raises(RevgraphError, match="one picture"):
         Run(subject, run.cases[:1], ["salinet"], SMALL, True, tmp_path / "one")
+
+
+def test_a_run_follows_its_pictures(subject, data, tmp_path):
+    """What changed is done again, what was taken off the list is left out, what stayed is kept."""
+    finish(everything(subject, data, tmp_path / "run"))
+    lines = (data / "manifest.csv").read_text().splitlines(keepends=True)
+    (data / "manifest.csv").write_text("".join([lines[0], lines[3], lines[2]]))
+    run = everything(subject, data, tmp_path / "run")
+    assert not run.left
+    assert [row["picture"] for row in run.rows()[::4]] == ["pictures/2.png", "pictures/1.png"]
+    Image.new("L", (60, 70), 255).save(data / "masks/1.png")
+    run = everything(subject, data, tmp_path / "run")
+    assert [case.name for case in run.left] == ["pictures/1.png"]
+    finish(run)
+    assert next(row["iou"] for row in run.rows() if row["picture"] == "pictures/1.png") < 0.5
+
+
+def test_damaged_and_doubled_lines_are_left_out(subject, data, tmp_path):
+    run = finish(everything(subject, data, tmp_path / "run"))
+    rows, path = run.rows(), tmp_path / "run/pictures.csv"
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([*lines, *lines[1:], b"\0" * 40 + b"\n", b"x,y\n", b"\xff"]))
+    assert run.rows() == rows
+    assert not everything(subject, data, tmp_path / "run").left
+    path.write_bytes(b"".join([*lines[:6], lines[6].replace(b"0.", b"zero "), *lines[7:]]))
+    assert len(everything(subject, data, tmp_path / "run").left) == 1
+
+
+def test_settings_reach_the_map_and_the_cut(subject, monkeypatch):
+    seen = []
+    monkeypatch.setattr(cut, "segment", lambda *arguments: seen.append(arguments) or arguments[1] > 0)
+    image, _ = scene(60, 80)
+
+    def seeds(method, **changes):
+        return table.segment(subject, method, image, dataclasses.replace(SMALL, **changes)).seeds
+
+    plain = {method: seeds(method) for method in ("salinet", "desalinet", "deconvnet", "baseline")}
+    shares = {method: (found > 0).mean() for method, found in plain.items()}
+    assert shares == pytest.approx(
+        {"salinet": 0.05, "desalinet": 0.1, "deconvnet": 0.1, "baseline": 0.1}, abs=0.005
+    )
+    for changes in ({"blur": 3.0}, {"centred": True}):
+        assert (seeds("desalinet", **changes) != plain["desalinet"]).any()
+        assert (seeds("baseline", **changes) == plain["baseline"]).all()
+    seeds("salinet", solver="boykov-jolly", smoothness=7.0)
+    assert seen[-1][2:] == ("boykov-jolly", 7.0)
+
+
+def test_scores_that_are_no_numbers_are_refused():
+    nodes = [node("Conv", "x w b", "y")]
+    tensors = {"w": he(rng, 2, 3, 3, 3), "b": np.array([0, np.nan], np.float32)}
+    broken = Subject(model(nodes, ["N", 3, "H", "W"], tensors), "net", recipe.load("imagenet"))
+    for selector in ("positive", "indicator"):
+        with pytest.raises(RevgraphError, match="NaN or infinite"):
+            saliency(broken, "salinet", scene(40, 60)[0], selector)
+
+
+def test_the_strongest_class_is_that_of_the_largest_position():
+    """Channel 0 is large in one corner, channel 1 a little everywhere."""
+    w = np.zeros((2, 3, 1, 1), np.float32)
+    w[0, 0], w[1, 1] = 1, 1
+    net = model([node("Conv", "x w", "y")], ["N", 3, "H", "W"], {"w": w})
+    pixels = np.full((16, 16, 3), (0, 200, 0), np.uint8)
+    pixels[:3, :3] = (255, 0, 0)
+    subject = Subject(net, "net", recipe.load("imagenet"))
+    found = saliency(subject, "salinet", Image.fromarray(pixels), "positive")
+    assert found.map[0, 0] > 0
+    assert found.map[10, 10] == 0
+
+
+def test_certain_seeds_stay_with_grabcut():
+    image, disc = scene(60, 80)
+    sown = np.where(disc, 1, -1).astype(np.int8)
+    sown[:4, :4], sown[27, 44] = 2, -2
+    found = cut.grabcut(np.asarray(image), sown)
+    assert found[:4, :4].all()
+    assert not found[27, 44]
+    assert not cut.segment(np.asarray(image), sown)[:4, :4].any()  # another component than the disc
+
+
+@pytest.mark.parametrize("turned", [True, False])
+def test_networks_with_channels_last_become_free_too(turned):
+    nodes = [node("Transpose", "x", "t", perm=[0, 3, 1, 2])] if turned else []
+    nodes += [
+        node("Conv", "t w" if turned else "x w", "c"),
+        node("GlobalAveragePool", "c", "g"),
+        node("Flatten", "g", "y"),
+    ]
+    shape = [1, 24, 24, 3] if turned else [1, 3, 24, 24]
+    net = model(nodes, shape, {"w": he(rng, 4, 3, 3, 3)})
+    image = scene(40, 60)[0]
+    found = saliency(Subject(net, "net", recipe.load("imagenet")), "salinet", image, "positive")
+    assert found.map.shape == (40, 60)
+
+
+def test_a_device_that_wants_sizes_is_given_the_portable_form(monkeypatch):
+    opened = []
+    monkeypatch.setattr("revgraph.paper.subject.Session", lambda pair, **_: opened.append(pair) or 1 / 0)
+    subject = Subject(alexnet_like(), "net", recipe.load("imagenet"), device="cuda")
+    with pytest.raises(ZeroDivisionError):
+        subject.explainer("salinet", "logits", None, 256)
+    assert opened[0].metadata["target"] == "portable"
 
 
 def test_a_map_of_nothing_is_an_empty_mask_and_counted(data, tmp_path):
@@ -512,7 +652,7 @@ def test_masks_in_a_folder_and_other_settings(data, network, tmp_path):
         ("--manifest nowhere.csv", 1, "cannot read 'nowhere.csv'"),
         ("pictures --masks nowhere", 1, "cannot find masks in 'nowhere'"),
         ("--manifest manifest.csv --model nothing.onnx", 1, "nothing.onnx"),
-        ("--manifest gone.csv", 1, "masks/gone.png': no such file"),
+        ("--manifest gone.csv", 1, "masks/gone.png': No such file"),
     ],
 )
 def test_wrong_usage_and_bad_input_leave_nothing(data, network, monkeypatch, capsys, words, status, why):

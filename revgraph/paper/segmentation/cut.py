@@ -32,11 +32,8 @@ UNIFORM = 0.05
 STEPS = 50
 """scipy's flows are whole numbers: so many to a unit of energy."""
 
-LIKELIEST = 100.0
-"""The most energy that a side has by its colour."""
-
 SAMPLE = 4000
-"""So many seeds, evenly spread, teach a mixture."""
+"""So many seeds, or less than twice as many, evenly spread, teach a mixture."""
 
 
 def seeds(saliency_map: Array, foreground: float = FOREGROUND) -> Array:
@@ -122,7 +119,7 @@ def _likelihood(colours: Array, chosen: Array) -> Array:
 
 def _energy(likelihood: Array, other: Array) -> Array:
     """Of the other side: -log(other / (likelihood + other))."""
-    return np.asarray(np.minimum(np.log((likelihood + other) / other), LIKELIEST))
+    return np.asarray(np.log((likelihood + other) / other))
 
 
 def _least(as_foreground: Array, as_background: Array, colours: Array, smoothness: float) -> Array:

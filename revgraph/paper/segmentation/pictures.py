@@ -57,6 +57,6 @@ def figure(
     return sheet.grid(
         [list(row) for row in zip(*columns, strict=True)],
         rows,
-        [case.name.rpartition("/")[2] for case in chosen],
+        [picture.printable(case.name.rpartition("/")[2]) for case in chosen],
         f"{caption} {subject.name}.",
     )

@@ -6,6 +6,7 @@ import numpy as np
 from PIL import Image
 
 from revgraph import explain, neuron, picture
+from revgraph.errors import RevgraphError
 from revgraph.neuron import Neuron
 from revgraph.paper.library import library
 from revgraph.paper.subject import Subject
@@ -60,6 +61,8 @@ def saliency(subject: Subject, method: str, image: Image.Image, selector: str) -
         return Saliency(blob, picture.image_of(blob), None)
     explainer = subject.explainer(method, subject.layers.logits, LRN.get(method), min(image.size))
     trace = explainer.session.forward(explainer.feed(image))
+    if not np.isfinite(trace.y).all():
+        raise RevgraphError("cannot segment", "the network's scores are NaN or infinite", "another picture")
     channel = int(trace.y[0].reshape(trace.y.shape[1], -1).max(axis=1).argmax())
     p = positive(trace.y, channel) if selector == "positive" else indicator(trace.y, channel)
     x_hat = explainer.rgb(explainer.session.reverse(trace, p)[0])
@@ -86,7 +89,7 @@ def gaussian(size: tuple[int, int]) -> Array:
     for row in (0, height - 1):
         for column in (0, width - 1):
             blob = blob - _bump(height, row)[:, None] * _bump(width, column)
-    return np.asarray((blob - blob.min()) / (blob.max() - blob.min()))
+    return np.asarray((blob - blob.min()) / (np.ptp(blob) or 1.0))
 
 
 def _bump(length: int, centre: float) -> Array:

@@ -1,10 +1,11 @@
 """Table 1 over a data set: a line for each picture and method, kept as it grows, then the means."""
 
+import contextlib
 import csv
 import io
 import itertools
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ Row = dict[str, Any]
 PICTURES, SETTINGS = "pictures.csv", "settings.json"
 """Files of a run: what is known of each picture so far, and what it was asked."""
 
-COLUMNS = ("picture", "class", "method", "label", "pp", "iou", "empty", "foreground")
+COLUMNS = ("picture", "class", "method", "label", "pp", "iou", "empty", "foreground", "key")
 
 METHODS = ("salinet", "desalinet", "deconvnet", BASELINE)
 """Those of Table 1, in its order."""
@@ -119,8 +120,11 @@ class Run:
         shuffled: Whether each network's maps are also tried on other pictures than their own.
         folder: Where the lines are kept.
 
+    Attributes:
+        left: What has no lines yet.
+
     Raises:
-        RevgraphError: The folder has lines of other settings, or cannot be written.
+        RevgraphError: A picture or mask is not there, or the folder has lines of other settings.
     """
 
     def __init__(
@@ -132,45 +136,25 @@ class Run:
         shuffled: bool,
         folder: Path,
     ) -> None:
+        if strange := next((case for case in cases if {"\n", "\r"} & set(case.name)), None):
+            raise RevgraphError(f"cannot list '{strange.path}'", "its name has several lines", "rename it")
         if shuffled and len(cases) < 2:
             raise RevgraphError("cannot shuffle maps", "there is one picture", "name several")
         self.subject, self.cases, self.methods, self.settings = subject, cases, methods, settings
         self.partner = _others(cases) if shuffled else {}
-        for path in (path for case in cases for path in (case.path, *case.masks)):
-            if not path.is_file():
-                raise RevgraphError(f"cannot read '{path}'", "no such file", "take it off the list")
-        self._folder = folder
+        self._folder, self._started = folder, False
         self._asked = {
             "network": subject.digest,
             "recipe": subject.recipe.digest,
             "methods": list(methods),
             **asdict(settings),
             "shuffled": shuffled,
-            "pictures": [case.name for case in cases],
         }
-        self._started = False
+        digests = {case.name: case.digest() for case in cases}
+        partners = {name: digests[other.name] for name, other in self.partner.items()}
+        self._keys = {name: digest + partners.get(name, "") for name, digest in digests.items()}
         kept = self._kept()
         self.left = [case for case in cases if case.name not in kept]
-
-    def _kept(self) -> dict[str, list[Row]]:
-        """The lines of pictures that were finished."""
-        if not self._lines.exists():
-            return {}
-        whole = sum(1 if another else 2 for _, another in self._plan())
-        what, remedy = f"cannot go on in '{self._folder}'", "name another folder with -o"
-        try:
-            before = dict(json.loads((self._folder / SETTINGS).read_text(encoding="utf-8")))
-            found = _by_picture(self._lines)
-        except (OSError, ValueError, TypeError, KeyError, csv.Error) as error:
-            raise RevgraphError(what, "its files are not those of a run", remedy) from error
-        asked = json.loads(json.dumps(self._asked))
-        if differ := [name for name, value in asked.items() if before.get(name) != value]:
-            raise RevgraphError(what, f"it holds a run that differs in {', '.join(differ)}", remedy)
-        return {name: rows for name, rows in found.items() if len(rows) == whole}
-
-    @property
-    def _lines(self) -> Path:
-        return self._folder / PICTURES
 
     def _plan(self) -> list[tuple[str, bool]]:
         """Method, and whether its map is another picture's; the others also have a line without a cut."""
@@ -181,16 +165,16 @@ class Run:
         """Segment a picture and append its lines.
 
         Raises:
-            RevgraphError: The picture or a mask cannot be read.
+            RevgraphError: The picture or a mask cannot be read or used.
         """
         image = picture.read(case.path)
         annotations = [truth.annotation(mask, (image.height, image.width)) for mask in case.masks]
         rows: list[Row] = []
         for method, another in self._plan():
             other = picture.read(self.partner[case.name].path) if another else None
-            found = segment(self.subject, method, image, self.settings, other)
-            masks = {SHUFFLED: found.mask} if another else {"": found.mask, THRESHOLDED: found.seeds > 0}
-            for how, mask in masks.items():
+            with naming(case.path):
+                found = segment(self.subject, method, image, self.settings, other)
+            for how, mask in _masks(found, another).items():
                 rows.append(
                     {
                         "picture": case.name,
@@ -200,23 +184,64 @@ class Run:
                         **truth.score(mask, annotations)._asdict(),
                         "empty": int(not found.seeds.any()),
                         "foreground": float(mask.mean()),
+                        "key": self._keys[case.name],
                     }
                 )
         self._append(rows)
-
-    def _append(self, rows: Sequence[Row]) -> None:
-        if not self._started:  # not before a picture has gone well, and without what a kill left unfinished
-            kept = itertools.chain.from_iterable(self._kept().values())
-            asked = json.dumps(self._asked, indent=1).encode()
-            files.write_all({self._folder / SETTINGS: asked, self._lines: _csv(kept, head=True)})
-            self._started = True
-        with self._lines.open("ab") as stream:
-            stream.write(_csv(rows))
 
     def rows(self) -> list[Row]:
         """The lines of all pictures, in their order."""
         kept = self._kept()
         return [row for case in self.cases for row in kept[case.name]]
+
+    def _append(self, rows: Sequence[Row]) -> None:
+        lines = self._folder / PICTURES
+        if not self._started:  # not before a picture has gone well, and without what a kill left unfinished
+            kept = itertools.chain.from_iterable(self._kept().values())
+            asked = json.dumps(self._asked, indent=1).encode()
+            files.write_all({self._folder / SETTINGS: asked, lines: _csv(kept, head=True)})
+            self._started = True
+        try:
+            with lines.open("ab") as stream:
+                stream.write(_csv(rows))
+        except OSError as error:
+            why = error.strerror or str(error)
+            raise RevgraphError(f"cannot write '{lines}'", why, "run it again with more room") from error
+
+    def _kept(self) -> dict[str, list[Row]]:
+        """The lines of finished pictures, which still are what they were."""
+        lines = self._folder / PICTURES
+        if not lines.exists():
+            return {}
+        what, remedy = f"cannot go on in '{self._folder}'", "name another folder with -o"
+        try:
+            before = dict(json.loads((self._folder / SETTINGS).read_text(encoding="utf-8")))
+            found = _by_picture(lines)
+        except (OSError, ValueError, TypeError) as error:
+            raise RevgraphError(what, "its files are not those of a run", remedy) from error
+        asked = json.loads(json.dumps(self._asked))
+        if differ := [name for name, value in asked.items() if before.get(name) != value]:
+            raise RevgraphError(what, f"it holds a run that differs in {', '.join(differ)}", remedy)
+        whole = sum(1 if another else 2 for _, another in self._plan())
+        return {
+            name: list(found[name, key].values())
+            for name, key in self._keys.items()
+            if len(found.get((name, key), ())) == whole
+        }
+
+
+def _masks(found: Segmentation, another: bool) -> dict[str, np.ndarray]:
+    """What is scored, by what its line says beside the method."""
+    return {SHUFFLED: found.mask} if another else {"": found.mask, THRESHOLDED: found.seeds > 0}
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """What goes wrong inside is said of that picture."""
+    try:
+        yield
+    except RevgraphError as error:
+        raise RevgraphError(f"'{path}': {error.what}", error.why, error.remedy) from error
 
 
 def _others(cases: Sequence[Case]) -> dict[str, Case]:
@@ -225,14 +250,32 @@ def _others(cases: Sequence[Case]) -> dict[str, Case]:
     return {cases[i].name: cases[j] for i, j in zip(order, np.roll(order, 1), strict=True)}
 
 
-def _by_picture(path: Path) -> dict[str, list[Row]]:
-    """What lines a file has; the last may be cut off."""
-    text = path.read_text(encoding="utf-8", errors="replace")
-    found: dict[str, list[Row]] = {}
-    for row in csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1], newline="")):
-        numbers = {key: float(row[key]) for key in ("pp", "iou", "foreground")}
-        found.setdefault(row["picture"], []).append({**row, **numbers, "empty": int(row["empty"])})
+def _by_picture(path: Path) -> dict[tuple[str, str], dict[str, Row]]:
+    """Lines by picture and key, then by method; those that a kill or another run damaged are left out.
+
+    Raises:
+        ValueError: It is another kind of file.
+    """
+    text = path.read_bytes().decode("utf-8", "surrogateescape")
+    head, _, body = text.partition("\n")
+    if head != ",".join(COLUMNS):
+        raise ValueError("other columns")
+    found: dict[tuple[str, str], dict[str, Row]] = {}
+    *lines, _ = body.split("\n")  # what follows the last is not whole
+    for row in filter(None, map(_parsed, lines)):
+        found.setdefault((row["picture"], row["key"]), {}).setdefault(row["method"], row)
     return found
+
+
+def _parsed(line: str) -> Row | None:
+    """One line, or None where it is not whole."""
+    try:
+        (cells,) = csv.reader([line])
+        row: Row = dict(zip(COLUMNS, cells, strict=True))
+        row |= {key: float(row[key]) for key in ("pp", "iou", "foreground")} | {"empty": int(row["empty"])}
+    except (ValueError, csv.Error):
+        return None
+    return row
 
 
 def _csv(rows: Iterable[Row], head: bool = False) -> bytes:
@@ -241,4 +284,4 @@ def _csv(rows: Iterable[Row], head: bool = False) -> bytes:
     if head:
         written.writeheader()
     written.writerows({k: f"{v:.6f}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
-    return text.getvalue().encode()
+    return text.getvalue().encode("utf-8", "surrogateescape")

@@ -1,6 +1,7 @@
 """Pictures with masks of their foreground, and how far a segmentation agrees with them."""
 
 import csv
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ IGNORED = 128
 KINDS = f"0 for background, 255 for foreground, {IGNORED} for neither"
 
 APART = 0.02
-"""How far the shapes of picture and mask may differ, beyond a pixel: part of the mask's height."""
+"""How far the shapes of picture and mask may differ, if that is more than a pixel: part of a side."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,21 @@ class Case:
     path: Path
     masks: tuple[Path, ...]
     group: str = ""
+
+    def digest(self) -> str:
+        """One of all that it holds, its files' contents too.
+
+        Raises:
+            RevgraphError: A file is not there.
+        """
+        found = hashlib.sha256(repr((self.name, self.group, len(self.masks))).encode())
+        for path in (self.path, *self.masks):
+            try:
+                found.update(hashlib.sha256(path.read_bytes()).digest())
+            except OSError as error:
+                why = error.strerror or str(error)
+                raise RevgraphError(f"cannot read '{path}'", why, "take it off the list") from error
+        return found.hexdigest()[:16]
 
 
 class Score(NamedTuple):
@@ -59,25 +75,24 @@ def from_manifest(path: Path, among: Sequence[Path] = ()) -> list[Case]:
         among: Pictures, or folders, to keep to; none for all.
 
     Raises:
-        RevgraphError: It cannot be read, lacks a column, or names no picture among those.
+        RevgraphError: It cannot be read, lacks something, or does not list one of those.
     """
     found: dict[str, Case] = {}
     for row in _rows(path):
-        name = row["image"]
+        name, mask = row["image"], path.parent / row["mask"]
         before = found.get(name)
-        masks = (*before.masks, path.parent / row["mask"]) if before else (path.parent / row["mask"],)
+        masks = (*before.masks, mask) if before else (mask,)
         found[name] = Case(name, path.parent / name, masks, row.get("class") or "")
-    wanted = [place.resolve() for place in among]
-    kept = [
-        case
-        for case in found.values()
-        if not wanted or any(case.path.resolve().is_relative_to(place) for place in wanted)
-    ]
-    if not kept:
-        raise RevgraphError(
-            f"no pictures to segment in '{path}'", "it lists none of those asked for", "name others"
-        )
-    return kept
+    if not among:
+        return list(found.values())
+    places = {place: [case for case in found.values() if _lies_in(case.path, place)] for place in among}
+    if strange := next((place for place, cases in places.items() if not cases), None):
+        raise RevgraphError(f"no masks for '{strange}'", f"'{path}' does not list it", "name what it lists")
+    return [case for case in found.values() if any(case in cases for cases in places.values())]
+
+
+def _lies_in(path: Path, place: Path) -> bool:
+    return path.resolve().is_relative_to(place.resolve())
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
@@ -89,9 +104,12 @@ def _rows(path: Path) -> list[dict[str, str]]:
         raise RevgraphError(what, error.strerror or str(error), remedy) from error
     except (ValueError, csv.Error) as error:
         raise RevgraphError(what, str(error), remedy) from error
+    if not rows:
+        raise RevgraphError(what, "it lists nothing", remedy)
+    wanted = ("image", "mask", "class") if any(row.get("class") for row in rows) else ("image", "mask")
     for number, row in enumerate(rows, 2):
-        for column in ("image", "mask"):
-            if not row.get(column):
+        for column in wanted:
+            if not row.get(column) or "\0" in row[column]:
                 raise RevgraphError(what, f"line {number} has no {column}", remedy)
     return rows
 
@@ -106,7 +124,7 @@ def from_folder(pictures: Sequence[Path], folder: Path) -> list[Case]:
         raise RevgraphError(f"cannot find masks in '{folder}'", "it is no folder", "name one")
     found: dict[str, Case] = {}
     for path in pictures:
-        masks = tuple(sorted(_masks(folder, path.stem)))
+        masks = tuple(sorted(mask for mask in _masks(folder, path.stem) if mask.resolve() != path.resolve()))
         if not masks or path.stem in found:
             why = "another picture has its name" if masks else f"'{folder}' holds no {path.stem}.png"
             raise RevgraphError(f"cannot tell the mask of '{path}'", why, "list both in a --manifest")
@@ -116,7 +134,8 @@ def from_folder(pictures: Sequence[Path], folder: Path) -> list[Case]:
 
 def _masks(folder: Path, stem: str) -> Iterator[Path]:
     for path in (*folder.glob(f"{_literally(stem)}.*"), *folder.glob(f"{_literally(stem)}/*")):
-        if path.suffix.lower() in PICTURES and path.is_file() and stem in (path.stem, path.parent.name):
+        own = path.parent == folder / stem or path.stem == stem
+        if own and path.suffix.lower() in PICTURES and path.is_file():
             yield path
 
 
@@ -139,20 +158,30 @@ def annotation(path: Path, size: tuple[int, int]) -> Array:
     """
     what = f"cannot use mask '{path}'"
     colours = np.asarray(picture.read(path))
-    grey = colours.max(axis=2)
-    if (grey != colours.min(axis=2)).any():
+    with Image.open(path) as raw:
+        if "transparency" in raw.info or raw.mode not in ("1", "L", "P", "RGB"):
+            raise RevgraphError(what, f"its pixels are {raw.mode}", f"8 bits, {KINDS}")
+    grey = colours[..., 0]
+    if (colours != grey[..., None]).any():
         raise RevgraphError(what, "it has colours", KINDS)
-    if 1 < grey.max() < IGNORED:
-        raise RevgraphError(what, f"its largest value is {grey.max()}", KINDS)
-    if grey.max() == 1:
-        grey = grey * 255
-    if (grey == IGNORED).all():
+    values = set(np.unique(grey).tolist())
+    if values == {IGNORED}:
         raise RevgraphError(what, "it says nothing of any pixel", KINDS)
-    height, width = grey.shape
-    if abs(height - size[0] * width / size[1]) > max(1.0, APART * height):
-        why = f"it is {width} x {height} and its picture {size[1]} x {size[0]}"
-        raise RevgraphError(what, why, "a mask of the picture's shape")
+    if 1 in values and values <= {0, 1, IGNORED}:
+        grey = np.where(grey == 1, 255, grey)
+    elif {1, 255} <= values <= {0, 1, 255} or 0 < max(values - {IGNORED}) < IGNORED:
+        listed = ", ".join(map(str, sorted(values)[:5]))
+        raise RevgraphError(what, f"its values, {listed}, do not tell the foreground", KINDS)
+    _check_shape(what, (grey.shape[0], grey.shape[1]), size)
     return np.where(grey == IGNORED, grey, np.where(grey > IGNORED, 255, 0)).astype(np.uint8)
+
+
+def _check_shape(what: str, mask: tuple[int, int], size: tuple[int, int]) -> None:
+    """Whether one is the other scaled, but for a pixel or a little more in one direction."""
+    off = min(abs(mask[i] - size[i] * mask[1 - i] / size[1 - i]) - max(1.0, APART * mask[i]) for i in (0, 1))
+    if off > 0 and max(abs(mask[i] - size[i]) for i in (0, 1)) > 1:
+        why = f"it is {mask[1]} x {mask[0]} and its picture {size[1]} x {size[0]}"
+        raise RevgraphError(what, why, "a mask of the picture's shape")
 
 
 def score(mask: Array, annotations: Sequence[Array]) -> Score:
