@@ -289,7 +289,7 @@ def test_captions_are_wrapped_then_shortened():
 
 
 def test_text_is_put_in_letters_that_the_font_has():
-    assert picture._printable("caf\u00e9\n \u65e5 \ufb01n") == "cafe ? fin"
+    assert picture.printable("caf\u00e9\n \u65e5 \ufb01n") == "cafe ? fin"
 
 
 def test_explain():
