@@ -386,6 +386,10 @@ def test_a_folder_keeps_to_its_settings(subject, data, tmp_path):
     other = Subject(alexnet_like(normalised=False), "net", recipe.load("imagenet"))
     with pytest.raises(RevgraphError, match="differs in network"):
         everything(other, data, tmp_path / "run")
+    with pytest.raises(RevgraphError, match="differs in shuffled"):
+        everything(subject, data, tmp_path / "run", shuffled=True)
+    with pytest.raises(RevgraphError, match="differs in recipe"):
+        everything(Subject(alexnet_like(), "net", recipe.load("caffe")), data, tmp_path / "run")
     for name, text in (("pictures.csv", "a,b\n1,2\n"), ("settings.json", "[1]"), ("settings.json", "")):
         folder = tmp_path / f"{name}{len(text)}"
         shutil.copytree(tmp_path / "run", folder)
@@ -438,6 +442,20 @@ def test_a_run_follows_its_pictures(subject, data, tmp_path):
     assert [case.name for case in run.left] == ["pictures/1.png"]
     finish(run)
     assert next(row["iou"] for row in run.rows() if row["picture"] == "pictures/1.png") < 0.5
+
+
+def test_a_shuffled_line_knows_the_other_picture(subject, data, tmp_path):
+    finish(everything(subject, data, tmp_path / "run", shuffled=True))
+    text = (data / "manifest.csv").read_text().splitlines(keepends=True)
+    (data / "manifest.csv").write_text("".join(text[:3]))
+    run = everything(subject, data, tmp_path / "run", shuffled=True)
+    before = {case.name: case.path for case in run.cases}
+    assert [case.path for case in run.partner.values()] == list(before.values())[::-1]
+    Image.new("RGB", (70, 60), "teal").save(data / "pictures/0.png")
+    again = everything(subject, data, tmp_path / "run", shuffled=True)
+    assert [case.name for case in again.left] == list(
+        before
+    )  # the one that changed, and the one that it maps
 
 
 def test_damaged_and_doubled_lines_are_left_out(subject, data, tmp_path):
@@ -555,6 +573,7 @@ def test_means_are_of_pictures_or_of_classes():
     assert 20 <= row["pp_low"] < row["pp"] < row["pp_high"] <= 90
     (row,) = report.means(lines(A=list(zip("aab", values, strict=True))))
     assert row["pp"] == pytest.approx(100 * (0.3 + 0.9) / 2)
+    assert row["iou_median"] == pytest.approx(20)  # of pictures, whatever their classes
 
 
 def test_differences_are_of_the_same_pictures():
