@@ -2,7 +2,7 @@
 
 import argparse
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from tabulate import tabulate
@@ -24,17 +24,20 @@ def main() -> None:
     )
     made.add_argument("-o", "--output", type=Path, help="also all rows in one CSV, with a column `run`")
     chosen = made.parse_args()
-    names = [folder.name for folder in chosen.folders]
-    tables = [_read(folder / "table.csv") for folder in chosen.folders]
-    differences = [_read(folder / "differences.csv") for folder in chosen.folders]
-    for key, place in (("pp", 0), ("iou", 1)):
-        print(_side_by_side(key, names, tables, place), end="\n\n")
-    for key, place in (("pp", 0), ("iou", 1)):
-        print(_side_by_side(key, names, differences, place), end="\n\n")
+    runs = {
+        name: {folder.name: _read(folder / f"{name}.csv") for folder in chosen.folders}
+        for name in ("table", "differences")
+    }
+    for tables in runs.values():
+        for place, key in enumerate(("pp", "iou")):
+            print(_side_by_side(key, tables, place), end="\n\n")
     if chosen.output:
-        rows = [{"run": name, **row} for name, table in zip(names, tables, strict=True) for row in table]
+        rows = [
+            {"run": name, **row} for tables in runs.values() for name, rows in tables.items() for row in rows
+        ]
         with chosen.output.open("w", newline="", encoding="utf-8") as stream:
-            written = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
+            columns = list(dict.fromkeys(key for row in rows for key in row))
+            written = csv.DictWriter(stream, columns, lineterminator="\n")
             written.writeheader()
             written.writerows(rows)
 
@@ -44,17 +47,17 @@ def _read(path: Path) -> list[Row]:
         return list(csv.DictReader(stream))
 
 
-def _side_by_side(key: str, names: Sequence[str], tables: Sequence[list[Row]], place: int) -> str:
+def _side_by_side(key: str, tables: Mapping[str, list[Row]], place: int) -> str:
     """A line for each method, or pair of them: the paper's two networks, then each run with its interval."""
     cells: dict[str, list[str]] = {}
-    for column, table in enumerate(tables):
+    for column, table in enumerate(tables.values()):
         for row in table:
-            line = cells.setdefault(_title(row), ["-"] * len(names))
+            line = cells.setdefault(_title(row), ["-"] * len(tables))
             line[column] = (
                 f"{float(row[key]):.1f} ({float(row[f'{key}_low']):.1f} to {float(row[f'{key}_high']):.1f})"
             )
     lines = [[title, *_paper(title, place), *line] for title, line in cells.items()]
-    heads = [f"{key.upper()} %", "paper: AlexNet", "paper: VGG-16", *names]
+    heads = [f"{key.upper()} %", "paper: AlexNet", "paper: VGG-16", *tables]
     return tabulate(lines, heads, tablefmt="github", disable_numparse=True)
 
 
