@@ -224,7 +224,7 @@ def _segment_arguments(command: Add) -> None:
         "cat.jpg -o cut",
         "photos/ --masks masks/ --json -o table",
         "--manifest data/manifest.csv --model resnet18.onnx --recipe imagenet -o table",
-        "photos/ --method desalinet --blur 16 --solver boykov-jolly -o cut",
+        "photos/ --method desalinet --blur 16 --centred --solver boykov-jolly -o cut",
     )
     sub.set_defaults(wrong=sub.error)
     help_picture = "picture files, or folders of them; with --manifest those to keep to (default: all of it)"

@@ -377,23 +377,21 @@ def _search(args: Args) -> None:
 def _segment(args: Args) -> None:
     from revgraph.paper.segmentation import table, truth
 
-    given = [Path(path) for path in args.picture]
-    if args.manifest:
-        cases = truth.from_manifest(Path(args.manifest), given)
-    elif not given:
+    if not args.picture and not args.manifest:
         args.wrong("name pictures, or a --manifest")
-    else:
-        pictures = explain.find_pictures(args.picture)
-        cases = truth.from_folder(pictures, Path(args.masks)) if args.masks else []
+    if args.shuffled and not args.masks and not args.manifest:
+        args.wrong("argument --shuffled: needs --masks or --manifest")
     settings = table.Settings(
         args.shorter, args.selector, args.blur, args.centred, args.solver, args.smoothness
     )
-    if cases:
+    if args.manifest:
+        cases = truth.from_manifest(Path(args.manifest), [Path(path) for path in args.picture])
         _segment_all(args, cases, settings)
-        return
-    if args.shuffled:
-        args.wrong("argument --shuffled: needs --masks or --manifest")
-    _cut_out(args, pictures, settings)
+    elif args.masks:
+        cases = truth.from_folder(explain.find_pictures(args.picture), Path(args.masks))
+        _segment_all(args, cases, settings)
+    else:
+        _cut_out(args, explain.find_pictures(args.picture), settings)
 
 
 def _cut_out(args: Args, pictures: Sequence[Path], settings: "Settings") -> None:
@@ -421,6 +419,7 @@ def _cut_out(args: Args, pictures: Sequence[Path], settings: "Settings") -> None
                             "picture": str(source),
                             "method": table.title(method),
                             "what": what,
+                            "selector": settings.selector,
                         }
                         | {"label": found.saliency.label, "foreground": round(float(mask.mean()), 4)}
                     )
@@ -444,7 +443,8 @@ def _segment_all(args: Args, cases: "Sequence[Case]", settings: "Settings") -> N
         run.add(case)
     found = report.write(run, folder)
     if args.json:
-        print(json.dumps({"rows": found.means, "differences": found.differences}, indent=2))
+        everything = {"rows": found.means, "differences": found.differences}
+        print(json.dumps(everything | {"settings": dataclasses.asdict(settings)}, indent=2))
         return
     print(tabulate(found.shown(), report.HEADS, tablefmt="plain", disable_numparse=True))
     for path, what in found.files.items():

@@ -637,6 +637,7 @@ def test_the_command_prints_the_table(data, network, tmp_path, capsys):
         "Baseline",
         "SaliNet, thresholded",
     }
+    assert found["settings"]["selector"] == "positive"
     files = {path.name for path in out.iterdir()}
     assert files == {"pictures.csv", "settings.json", "table.csv", "differences.csv", "sheet.png"}
     with (out / "table.csv").open() as stream:
@@ -647,6 +648,7 @@ def test_the_command_prints_the_table(data, network, tmp_path, capsys):
     printed = capsys.readouterr()
     assert "4 of 4 pictures were there already" in printed.err
     assert printed.out.splitlines()[0].split()[:2] == ["method", "PP"]
+    assert "settings.json  positive, grabcut" in printed.out.splitlines()[-1]
     assert {path: path.read_bytes() for path in out.iterdir()} == before
 
 

@@ -52,11 +52,12 @@ def figure(
         columns.append([ImageOps.pad(tile.convert("RGB"), (side, side), color="white") for tile in column])
     rows = ["annotated", *(f"{title(method)}{what}" for method in methods for what in ("", ", from"))]
     caption = (
-        "As Fig. 8, pictures drawn at random: each method's foreground, and below it what it was cut from."
+        "As Fig. 8, pictures drawn at random: each method's foreground, and below it what it was cut from. "
+        f"{subject.name}, the strongest class by '{settings.selector}', {settings.solver}."
     )
     return sheet.grid(
         [list(row) for row in zip(*columns, strict=True)],
         rows,
         [picture.printable(case.name.rpartition("/")[2]) for case in chosen],
-        f"{caption} {subject.name}.",
+        caption,
     )

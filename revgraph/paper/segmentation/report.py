@@ -10,7 +10,7 @@ import numpy as np
 from revgraph import files, picture
 from revgraph.paper import measure, sheet
 from revgraph.paper.segmentation import pictures
-from revgraph.paper.segmentation.table import PICTURES, Row, Run
+from revgraph.paper.segmentation.table import PICTURES, SETTINGS, Row, Run
 
 HEADS = ("method", "PP %", "95 %", "IoU %", "95 %", "median IoU", "pictures", "empty maps")
 
@@ -63,7 +63,9 @@ def write(run: Run, folder: Path) -> Report:
     }
     files.write_all({path: content for path, (content, _) in contents.items()})
     about = {path: what for path, (_, what) in contents.items()}
-    return Report(*found, about | {folder / PICTURES: "each picture by each method"})
+    asked = f"{run.settings.selector}, {run.settings.solver} and whatever else was asked"
+    about |= {folder / PICTURES: "each picture by each method", folder / SETTINGS: asked}
+    return Report(*found, about)
 
 
 def means(rows: Sequence[Row]) -> list[Row]:
