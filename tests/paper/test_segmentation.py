@@ -465,6 +465,9 @@ def test_damaged_and_doubled_lines_are_left_out(subject, data, tmp_path):
     path.write_bytes(b"".join([*lines, *lines[1:], b"\0" * 40 + b"\n", b"x,y\n", b"\xff"]))
     assert run.rows() == rows
     assert not everything(subject, data, tmp_path / "run").left
+    path.write_bytes(b"".join(lines[:-1]))
+    with pytest.raises(RevgraphError, match=r"'pictures/3\.png' has no lines"):
+        run.rows()
     path.write_bytes(b"".join([*lines[:6], lines[6].replace(b"0.", b"zero "), *lines[7:]]))
     assert len(everything(subject, data, tmp_path / "run").left) == 1
 

@@ -190,8 +190,15 @@ class Run:
         self._append(rows)
 
     def rows(self) -> list[Row]:
-        """The lines of all pictures, in their order."""
+        """The lines of all pictures, in their order.
+
+        Raises:
+            RevgraphError: Some are not there.
+        """
         kept = self._kept()
+        if missing := next((case.name for case in self.cases if case.name not in kept), None):
+            why = f"'{missing}' has no lines: another run wrote there too"
+            raise RevgraphError(f"cannot finish '{self._folder}'", why, "start it again")
         return [row for case in self.cases for row in kept[case.name]]
 
     def _append(self, rows: Sequence[Row]) -> None:
