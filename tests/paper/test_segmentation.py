@@ -7,6 +7,7 @@ import json
 import shutil
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from networks import alexnet_like, he, model, node
@@ -512,6 +513,16 @@ def test_the_strongest_class_is_that_of_the_largest_position():
     found = saliency(subject, "salinet", Image.fromarray(pixels), "positive")
     assert found.map[0, 0] > 0
     assert found.map[10, 10] == 0
+
+
+def test_grabcut_starts_from_the_seeds_and_has_five_rounds(monkeypatch):
+    seen = []
+    monkeypatch.setattr(cv2, "grabCut", lambda *arguments: seen.append((arguments[1].copy(), *arguments[5:])))
+    cut.grabcut(np.zeros((1, 5, 3), np.uint8), np.array([[-2, -1, 0, 1, 2]], np.int8))
+    ((mask, rounds, mode),) = seen
+    background, maybe, perhaps, foreground = cv2.GC_BGD, cv2.GC_PR_BGD, cv2.GC_PR_FGD, cv2.GC_FGD
+    assert mask.tolist() == [[background, maybe, maybe, perhaps, foreground]]
+    assert (rounds, mode) == (5, cv2.GC_INIT_WITH_MASK)
 
 
 def test_certain_seeds_stay_with_grabcut():

@@ -75,7 +75,7 @@ def means(rows: Sequence[Row]) -> list[Row]:
             "method": method,
             **_percent("pp", _of(rows, method, "pp")),
             **_percent("iou", _of(rows, method, "iou")),
-            "iou_median": 100 * float(np.median(_of(rows, method, "iou", grouped=False))),
+            "iou_median": round(100 * float(np.median(_of(rows, method, "iou", grouped=False))), 2),
             "pictures": sum(row["method"] == method for row in rows),
             "empty": int(_of(rows, method, "empty", grouped=False).sum()),
         }

@@ -169,11 +169,11 @@ class Run:
         """
         image = picture.read(case.path)
         annotations = [truth.annotation(mask, (image.height, image.width)) for mask in case.masks]
+        partner = picture.read(self.partner[case.name].path) if self.partner else None
         rows: list[Row] = []
         for method, another in self._plan():
-            other = picture.read(self.partner[case.name].path) if another else None
             with naming(case.path):
-                found = segment(self.subject, method, image, self.settings, other)
+                found = segment(self.subject, method, image, self.settings, partner if another else None)
             for how, mask in _masks(found, another).items():
                 rows.append(
                     {
