@@ -36,7 +36,7 @@ def parser(functions: Mapping[str, Command]) -> argparse.ArgumentParser:
     group.add_argument("--json", action="store_true", help="results as JSON on stdout")
     group.add_argument("--device", type=_device, metavar="NAME", help="cpu, cuda, cuda:1 (default: cpu)")
     group.add_argument(
-        "--threads", type=_whole, metavar="N", help="onnxruntime's threads (default: 0, it decides)"
+        "--threads", type=whole, metavar="N", help="onnxruntime's threads (default: 0, it decides)"
     )
     made = argparse.ArgumentParser(
         "revgraph",
@@ -137,7 +137,7 @@ def _verify_arguments(command: Add) -> None:
     sub.add_argument(
         "--variant", choices=variants.VARIANTS, help="which compilation, where there are several"
     )
-    sub.add_argument("--seed", type=_whole, default=0, metavar="N", help="of the random inputs")
+    sub.add_argument("--seed", type=whole, default=0, metavar="N", help="of the random inputs")
 
 
 def _compare_arguments(command: Add) -> None:
@@ -158,7 +158,7 @@ def _compare_arguments(command: Add) -> None:
     sub.add_argument("--at", metavar="LAYER", action="append", help=f"of both, or given twice: {_LAYER}")
     sub.add_argument("--neuron", metavar="SPEC", default="max", help="chosen by what A makes of the input")
     sub.add_argument("--recipe", metavar="NAME_OR_FILE", help="how pictures are fed")
-    sub.add_argument("--seed", type=_whole, metavar="N", default=0, help="of the random generator")
+    sub.add_argument("--seed", type=whole, metavar="N", default=0, help="of the random generator")
     help_output = "a picture, or a folder, of both images and their difference (default: none is drawn)"
     sub.add_argument("-o", "--output", metavar="PICTURE_OR_FOLDER", help=help_output)
 
@@ -180,7 +180,7 @@ def _run_arguments(command: Add) -> None:
     sub.add_argument("--neuron", metavar="SPEC", action="append", help=help_neuron)
     help_recipe = "how pictures are fed (default: the model's own, else imagenet)"
     sub.add_argument("--recipe", metavar="NAME_OR_FILE", help=help_recipe)
-    sub.add_argument("--seed", type=_whole, metavar="N", default=0, help="of the random generator")
+    sub.add_argument("--seed", type=whole, metavar="N", default=0, help="of the random generator")
     help_output = "a picture's path for one result, else a folder"
     sub.add_argument("-o", "--output", required=True, metavar="PICTURE_OR_FOLDER", help=help_output)
 
@@ -210,8 +210,8 @@ def _search_arguments(command: Add) -> None:
     )
     sub.add_argument("folder", metavar="FOLDER", help="of pictures")
     sub.add_argument("--at", metavar="LAYER", required=True, help="a tensor's name, else a node's")
-    sub.add_argument("--channel", metavar="C", type=_whole, required=True, help="of that layer, from 0")
-    sub.add_argument("--top", metavar="N", type=_positive, default=9, help="how many pictures")
+    sub.add_argument("--channel", metavar="C", type=whole, required=True, help="of that layer, from 0")
+    sub.add_argument("--top", metavar="N", type=positive, default=9, help="how many pictures")
     sub.add_argument("--variant", choices=variants.VARIANTS, default="desalinet", help="how it is reversed")
     _experiment_arguments(sub)
     sub.add_argument("-o", "--output", required=True, metavar="PICTURE", help="where the sheet goes")
@@ -271,13 +271,13 @@ def _device(text: str) -> str:
 
 
 def _side(text: str) -> int:
-    if not 16 <= _whole(text) <= 4096:
+    if not 16 <= whole(text) <= 4096:
         raise argparse.ArgumentTypeError("16 to 4096")
     return int(text)
 
 
-def _positive(text: str) -> int:
-    if not _whole(text):
+def positive(text: str) -> int:
+    if not whole(text):
         raise argparse.ArgumentTypeError("at least 1")
     return int(text)
 
@@ -292,7 +292,7 @@ def _number(text: str) -> float:
     return number
 
 
-def _whole(text: str) -> int:
+def whole(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from 0")
     return int(text)

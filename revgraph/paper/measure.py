@@ -1,6 +1,7 @@
 """What the text says of images, as numbers. Maps are (H, W), x_hat (3, H, W) in RGB order."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -107,11 +108,24 @@ def area_under_curve(saliency: Array, inside: Array) -> float:
     return float((ranks[inside].sum() - n * (n + 1) / 2) / (n * (inside.size - n)))
 
 
-def interval(values: Array) -> tuple[float, float]:
-    """Where the mean of the values lies: the 95 % bootstrap interval, by percentiles of 10,000 samples."""
+def interval(values: Array, *others: Array, statistic: Callable[..., Any] = np.mean) -> tuple[float, float]:
+    """Where the mean of the values lies: the 95 % bootstrap interval, by percentiles of 10,000 samples.
+
+    Args:
+        values: One for each picture.
+        *others: More of the same pictures, for another statistic than the mean.
+        statistic: Of all of these, along `axis`.
+    """
     if len(values) < 2:
-        return float(values.mean()), float(values.mean())
+        return float(statistic(values, *others, axis=-1)), float(statistic(values, *others, axis=-1))
     found = library("scipy.stats").bootstrap(
-        (values,), np.mean, n_resamples=10_000, batch=1_000, method="percentile", rng=np.random.default_rng(0)
+        (values, *others),
+        statistic,
+        n_resamples=10_000,
+        batch=1_000,
+        vectorized=True,
+        paired=bool(others),
+        method="percentile",
+        rng=np.random.default_rng(0),
     )
     return float(found.confidence_interval.low), float(found.confidence_interval.high)

@@ -7,10 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import onnxruntime
 import pytest
 import scenes
+from bottleneck import Kept
 from PIL import Image
+
+import revgraph
 
 pytestmark = pytest.mark.heavy
 pytest.importorskip("torch", reason='PyTorch is not installed: pip install ".[inverse]"')
@@ -36,9 +40,10 @@ def test_train_and_evaluate_from_end_to_end(tmp_path: Path, network: Path) -> No
         rows = list(csv.DictReader(stream))
     assert len(rows) == 1 + 2 * 4 * 2
     assert rows[0]["given"] == "not even y"
-    assert all(0 < float(row["l2"]) < 10 for row in rows)
+    assert all(0 < float(row["L2"]) < 10 for row in rows)
     assert printed.count("\n") == 2 + 9 + 1 + 2 + 6
     assert json.loads((tmp_path / "out" / "settings.json").read_text())["pictures"]["test"] == 2
+    check(tmp_path / "out", {(row["unpooling"], row["given"], row["seed"]): float(row["L2"]) for row in rows})
     for name in ("sheet.png", "curves.png"):
         with Image.open(tmp_path / "out" / name) as drawn:
             assert min(drawn.size) > 300
@@ -55,11 +60,26 @@ def test_train_and_evaluate_from_end_to_end(tmp_path: Path, network: Path) -> No
     shutil.rmtree(inverse.parent)  # that one is trained again, and to the same
     assert run("train.py", *given, "--seeds", "0", "1")[:2] == (0, printed)
     assert inverse.read_bytes() == before[inverse]
-    status, printed, said = run("train.py", *given, "--rate", "1")
+    status, printed, said = run("train.py", *given, "--rate", "0.5")
     assert (status, printed) == (1, "")
     assert said.startswith(f"inverse: error: cannot go on in '{tmp_path / 'out'}': other rate than before")
     (tmp_path / "11.png").write_bytes((tmp_path / "out" / "sheet.png").read_bytes())
     assert "other pictures, pictures_sha256 than" in run("train.py", *given)[2]
+
+
+def check(out: Path, l2: dict[tuple[str, str, str], float]) -> None:
+    """Some numbers by hand: the test part is what is measured, the train part what a guess is made of."""
+    x, known = (Kept(out / "kept" / part).read(slice(None), ["x"])["x"] for part in ("test", "train"))
+    assert (len(x), len(known)) == (2 * (4 + 2), 4 * 7)
+    session = revgraph.Session(revgraph.load(out / "inverses" / "centre" / "masks.1"))
+    trace = session.forward(x)
+    pairs = [np.linalg.norm(a - b) for i, a in enumerate(x) for b in x[:i]]
+    for of, x_hat in {
+        ("centre", "masks", "1"): session.reverse(trace, trace.y),
+        ("", "not even y", ""): known.mean(axis=0),
+    }.items():
+        norms = [np.linalg.norm(each) for each in x_hat - x]
+        assert l2[of] == pytest.approx(np.mean(norms) / np.mean(pairs), rel=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -67,7 +87,7 @@ def test_train_and_evaluate_from_end_to_end(tmp_path: Path, network: Path) -> No
     [
         (["{none}"], "none.png': no such file"),
         (["{folder}", "--at", "relu9"], "relu3"),
-        (["{folder}", "--batch", "999"], "one batch has 999"),
+        (["{folder}", "--batch", "999"], "cannot learn from 24 crops: one batch has 999"),
     ],
 )
 def test_bad_input_is_one_line(tmp_path: Path, network: Path, given: list[str], said: str) -> None:
@@ -80,3 +100,12 @@ def test_bad_input_is_one_line(tmp_path: Path, network: Path, given: list[str], 
     assert line.startswith("inverse: error: ")
     assert line.count("\n") == 1
     assert said in line
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("option", ["--size", "--crops", "--epochs", "--rate", "--seeds"])
+def test_wrong_usage_is_status_two(tmp_path: Path, option: str) -> None:
+    for value in ("-1", "nan") if option == "--seeds" else ("0", "nan"):
+        status, _, said = run("train.py", tmp_path, option, value, "-o", tmp_path / "out")
+        assert status == 2
+        assert option in said.splitlines()[-1]

@@ -26,14 +26,15 @@ def test_every_picture_is_in_one_part_whatever_its_name(tmp_path: Path) -> None:
     assert split(paths[::-1]) == parts
 
 
-def test_a_copy_of_a_picture_does_not_reach_another_part(tmp_path: Path) -> None:
+def test_a_copy_of_a_picture_is_left_out(tmp_path: Path) -> None:
     paths = files(tmp_path, 20)
-    copies = [path.with_name(f"copy_of_{path.name}") for path in paths]
-    for path, copy in zip(paths, copies, strict=True):
+    copies = [path.with_name(f"copy_of_{path.name}") for path in paths[:3]]
+    for path, copy in zip(paths, copies, strict=False):
         copy.write_bytes(path.read_bytes())
-    contents = {name: {p.read_bytes() for p in found} for name, found in split(paths + copies).items()}
-    assert [len(each) for each in contents.values()] == [14, 2, 4]
-    assert contents == {name: {p.read_bytes() for p in found} for name, found in split(paths).items()}
+    parts = split(paths + copies)
+    assert [len(found) for found in parts.values()] == [14, 2, 4]
+    contents = {name: {path.read_bytes() for path in found} for name, found in parts.items()}
+    assert contents == {name: {path.read_bytes() for path in found} for name, found in split(paths).items()}
 
 
 def test_too_few_pictures_are_refused(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Training goes on where it was stopped, stops where it stops helping, and gives its best."""
+"""Training goes on where it was stopped, and gives its best by the validation part."""
 
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ def training(folder: Path, parts: Any, seed: int = 5, **budget: Any) -> Any:
     torch.set_num_threads(1)  # so that sums are in one order
     folder.mkdir(exist_ok=True)
     pair, train, validation = parts
-    chosen = Budget(**{"epochs": 4, "patience": 9, "batch": 8, "rate": 1e-2} | budget)
+    chosen = Budget(**{"epochs": 4, "batch": 8, "rate": 1e-2} | budget)
     return Training(folder, Inverse(pair, 60.0), train, validation, chosen, seed)
 
 
@@ -53,14 +53,7 @@ def test_a_run_that_was_killed_ends_as_one_that_was_not(
     whole = training(tmp_path / "whole", parts)
     whole.run("whole")
     killed = training(tmp_path / "killed", parts)
-    epoch = killed._epoch
-
-    def until_the_third(bar: Any) -> float:
-        if len(killed.history) == 2:
-            raise KeyboardInterrupt
-        return float(epoch(bar))
-
-    monkeypatch.setattr(killed, "_epoch", until_the_third)
+    monkeypatch.setattr(killed, "_epoch", killing(killed._epoch, killed, 2))
     with pytest.raises(KeyboardInterrupt):
         killed.run("killed")
     again = training(tmp_path / "killed", parts)
@@ -71,22 +64,67 @@ def test_a_run_that_was_killed_ends_as_one_that_was_not(
         assert torch.equal(one, other)
 
 
-def test_it_stops_without_patience_and_gives_the_best(
+def test_the_best_epoch_is_what_it_gives_and_survives_a_kill(
     tmp_path: Path, parts: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = training(tmp_path / "a", parts, epochs=9, patience=2)
-    losses = iter([0.9, 0.5, 0.7, 0.6, 0.1])
-    states = []
+    made = training(tmp_path / "a", parts)
+    losses, states = [0.9, 0.5, 0.7, 0.6], []
 
     def validated() -> float:
         states.append([p.detach().clone() for p in made.inverse.parameters()])
-        return next(losses)
+        return losses[len(states) - 1]
 
     monkeypatch.setattr(made, "_validated", validated)
+    monkeypatch.setattr(made, "_epoch", killing(made._epoch, made, 3))
+    with pytest.raises(KeyboardInterrupt):
+        made.run("a")
+    made = training(tmp_path / "a", parts)
+    monkeypatch.setattr(made, "_validated", validated)
     best = made.run("a")
-    assert [validation for _, validation in made.history] == [0.9, 0.5, 0.7, 0.6]
+    assert [validation for _, validation in made.history] == losses
     assert all(torch.equal(a, b) for a, b in zip(best.parameters(), states[1], strict=True))
     assert not all(torch.equal(a, b) for a, b in zip(best.parameters(), states[3], strict=True))
+
+
+def killing(epoch: Any, made: Any, after: int) -> Any:
+    """An epoch that is interrupted after so many."""
+
+    def interrupted(bar: Any) -> float:
+        if len(made.history) == after:
+            raise KeyboardInterrupt
+        return float(epoch(bar))
+
+    return interrupted
+
+
+def test_the_loss_that_decides_is_that_of_the_validation_part(tmp_path: Path, parts: Any) -> None:
+    made = training(tmp_path / "a", parts)
+    best = made.run("a")
+    pair, _, validation = parts
+    read = validation.read(slice(None), ["x", "y", *pair.taps])
+    x, y = read.pop("x"), read.pop("y")
+    with torch.no_grad():
+        x_hat = best(torch.from_numpy(y.copy()), {k: torch.from_numpy(v.copy()) for k, v in read.items()})
+    loss = ((x_hat.numpy() - x / 60.0) ** 2).mean()
+    assert loss == pytest.approx(min(validation for _, validation in made.history), rel=1e-4)
+
+
+def test_each_epoch_has_an_order_of_its_own(
+    tmp_path: Path, parts: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, orders = training(tmp_path / "a", parts, epochs=2), []
+    batches = made._batches
+
+    def noted(kept: Any, rows: np.ndarray) -> Any:
+        orders.append(rows.tolist())
+        return batches(kept, rows)
+
+    monkeypatch.setattr(made, "_batches", noted)
+    made.run("a")
+    first, held_out, second, _ = orders
+    assert first != second
+    assert sorted(first) == sorted(second) == list(range(32))
+    assert held_out == list(range(16))
 
 
 def test_another_seed_is_another_run_and_the_same_one_the_same(tmp_path: Path, parts: Any) -> None:
@@ -98,18 +136,20 @@ def test_another_seed_is_another_run_and_the_same_one_the_same(tmp_path: Path, p
     assert histories[0] == histories[1] != histories[2]
 
 
-def test_too_few_crops_for_a_batch_are_refused(tmp_path: Path, parts: Any) -> None:
-    with pytest.raises(RevgraphError, match=r"cannot learn from 32 crops: one batch has 64 \(more --crops"):
-        training(tmp_path / "a", parts, batch=64)
-
-
 def test_a_loss_that_is_no_number_ends_in_one_line(
     tmp_path: Path, parts: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = training(tmp_path / "a", parts)
     monkeypatch.setattr(made, "_validated", lambda: float("nan"))
     with pytest.raises(
-        RevgraphError, match=r"cannot learn 'a': the loss is .* after 1 epochs \(lower --rate"
+        RevgraphError, match=r"cannot learn 'a': the loss is .* after 1 epochs \(lower --rate, in"
     ):
         made.run("a")
     assert not (tmp_path / "a" / "checkpoint.pt").exists()
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path: Path, parts: Any) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "checkpoint.pt").write_bytes(b"PK nonsense")
+    with pytest.raises(RevgraphError, match=r"cannot go on from '.*checkpoint.pt': .* \(delete it\)"):
+        training(tmp_path / "a", parts)

@@ -22,8 +22,7 @@ BATCH = 64
 class Kept:
     """x, y and the bottleneck of a part's crops, row by row, in a folder.
 
-    Masks are kept as bits, and switches, which are positions in a plane, as the smallest integers that can
-    number the pixels of x.
+    Masks are kept as bits, and switches, which are positions in a plane, as int32.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -69,7 +68,7 @@ def keep(folder: Path, pair: Compiled, inputs: Iterable[np.ndarray], count: int)
             trace = session.forward(x)
             taps = {name: tap.numpy() for name, tap in trace.taps.items()}
             for name, values in {"x": x, "y": trace.y, **taps}.items():
-                packed = _packed(values, np.min_scalar_type(math.prod(x.shape[2:])))
+                packed = _packed(values)
                 if name not in arrays:
                     place, shape = beside / f"{len(arrays)}.npy", (count, *packed.shape[1:])
                     arrays[name] = np.lib.format.open_memmap(place, "w+", packed.dtype, shape)
@@ -83,7 +82,7 @@ def keep(folder: Path, pair: Compiled, inputs: Iterable[np.ndarray], count: int)
     return Kept(folder)
 
 
-def _packed(values: np.ndarray, positions: np.dtype[Any]) -> np.ndarray:
+def _packed(values: np.ndarray) -> np.ndarray:
     if values.dtype == bool:
         return np.packbits(values.reshape(len(values), -1), axis=1)
-    return values.astype(positions) if values.dtype == np.int64 else values
+    return values.astype(np.int32) if values.dtype == np.int64 else values

@@ -61,8 +61,9 @@ OPERATORS: Mapping[str, Callable[..., Tensor]] = {
     "Shape": lambda a, x: torch.tensor(x.shape[a.get("start", 0) : a.get("end")]),
     "Slice": _sliced,
     "Squeeze": lambda _, x: x.squeeze(),
+    "Sum": lambda _, *terms: sum(terms),
 }
-"""What the portable target writes of a convolutional network, by ONNX's own definitions."""
+"""What the portable target writes of convolutions, pools, rectifiers and sums, as ONNX defines it."""
 
 
 class Inverse(torch.nn.Module):

@@ -1,6 +1,5 @@
-"""Training one inverse: a fixed budget, early stopping by the validation part, a checkpoint every epoch."""
+"""Training one inverse: a fixed budget, the best epoch by the validation part, a checkpoint after each."""
 
-import csv
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,11 +14,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from revgraph.errors import RevgraphError
+from revgraph.files import write_all
+from revgraph.paper import sheet
 
 CLIP = 1.0
 """The most that the gradient's norm may be: rare crops would throw the filters far off at a high rate."""
-
-COLUMNS = ("epoch", "train", "validation")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,14 +26,13 @@ class Budget:
     """The same for all kinds of inverse.
 
     Attributes:
-        epochs: At most so many; the rate falls to zero over them, along a cosine.
-        patience: It ends after so many without a better loss on the validation part.
+        epochs: Passes over the crops. Over them the rate goes through one cycle (Smith and Topin, 2017): up
+            in the first tenth, then down along a cosine, Adam's first moment the other way.
         batch: Crops per step.
         rate: Adam's, at its highest.
     """
 
     epochs: int
-    patience: int
     batch: int
     rate: float
 
@@ -57,9 +55,6 @@ class Training:
         self.folder, self.inverse, self.budget, self.seed = folder, inverse, budget, seed
         self._train, self._validation = train, validation
         self._steps = len(train) // budget.batch
-        if not self._steps:
-            what, why = f"cannot learn from {len(train)} crops", f"one batch has {budget.batch}"
-            raise RevgraphError(what, why, "more --crops, or a smaller --batch")
         torch.manual_seed(seed)
         first = next(self._batches(train, np.random.default_rng(seed).permutation(len(train))))
         inverse.settle(first[1], first[2])
@@ -72,26 +67,28 @@ class Training:
         self._resume()
 
     def run(self, title: str) -> Inverse:
-        """Train to the end; the inverse with the best loss on the validation part."""
+        """Train to the end; the inverse as it was when its loss on the validation part was least."""
         total = self.budget.epochs * self._steps
         with tqdm(total=total, desc=title, initial=len(self.history) * self._steps, disable=None) as bar:
-            while not self._ended():
+            while len(self.history) < self.budget.epochs:
                 loss = self._epoch(bar)
                 self.history.append((loss, self._validated()))
                 if not np.isfinite(self.history[-1]).all():
                     why = f"the loss is {loss} after {len(self.history)} epochs"
-                    raise RevgraphError(f"cannot learn '{title}'", why, "lower --rate")
+                    raise RevgraphError(f"cannot learn '{title}'", why, "lower --rate, in another folder")
                 if self.history[-1][1] == min(valid for _, valid in self.history):
                     self._best = {k: v.clone() for k, v in self.inverse.state_dict().items()}
                 self._save()
                 bar.set_postfix_str(f"train {loss:.4f}, validation {self.history[-1][1]:.4f}")
+        write_all({self.folder / "history.csv": sheet.table(self._rows())})
         self.inverse.load_state_dict(self._best)
         return self.inverse
 
-    def _ended(self) -> bool:
-        validation = [valid for _, valid in self.history]
-        since = len(validation) - 1 - int(np.argmin(validation)) if validation else 0
-        return len(validation) >= self.budget.epochs or since >= self.budget.patience
+    def _rows(self) -> list[dict[str, float]]:
+        return [
+            {"epoch": i, "train": train, "validation": validation}
+            for i, (train, validation) in enumerate(self.history, 1)
+        ]
 
     def _epoch(self, bar: Any) -> float:
         """One pass over the crops, in an order of its own; the mean loss."""
@@ -146,15 +143,16 @@ class Training:
         }
         torch.save(state, beside)
         os.replace(beside, self._checkpoint)
-        with (self.folder / "history.csv").open("w", newline="", encoding="utf-8") as stream:
-            rows = csv.writer(stream, lineterminator="\n")
-            rows.writerow(COLUMNS)
-            rows.writerows((i, f"{a:.6f}", f"{b:.6f}") for i, (a, b) in enumerate(self.history, 1))
 
     def _resume(self) -> None:
-        if self._checkpoint.is_file():
+        if not self._checkpoint.is_file():
+            return
+        try:
             state = torch.load(self._checkpoint, weights_only=True)
             self.inverse.load_state_dict(state["inverse"])
             self._adam.load_state_dict(state["adam"])
             self._rate.load_state_dict(state["rate"])
             self._best, self.history = state["best"], state["history"]
+        except Exception as error:  # PyTorch raises whatever a damaged file makes it stumble on
+            what = f"cannot go on from '{self._checkpoint}'"
+            raise RevgraphError(what, str(error) or type(error).__name__, "delete it") from error

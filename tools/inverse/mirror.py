@@ -8,6 +8,7 @@ from onnx.utils import Extractor
 
 import revgraph
 from revgraph import recipe, weights, zoo
+from revgraph.errors import RevgraphError
 from revgraph.pair import Compiled
 from revgraph.recipe import Recipe
 
@@ -43,17 +44,24 @@ def mirrored(model: Path, at: str, size: int, unpooling: str) -> dict[str, Compi
     """For each of KINDS the network up to the layer, and what to learn, for squares of this size.
 
     Raises:
-        RevgraphError: The network cannot be compiled, from this layer or for this size.
+        RevgraphError: The network cannot be compiled, from this layer or for this size, or its bottleneck is
+            more than masks and switches.
     """
     whole = revgraph.compile(model, variant="desalinet", at=at)
     cut = Extractor(whole.forward).extract_model([whole.input], [whole.at])
     del cut.graph.value_info[:]
-    for dim in cut.graph.input[0].type.tensor_type.shape.dim[2:]:
+    x, y = (value[0].type.tensor_type.shape.dim for value in (cut.graph.input, cut.graph.output))
+    for dim in x[2:]:
         dim.dim_value = size
-    for dim in cut.graph.output[0].type.tensor_type.shape.dim[2:]:
+    for dim in y[2:]:
         dim.Clear()
+    x[0].dim_param = y[0].dim_param = "N"
     cut.graph.name = whole.name
     pairs = {kind: revgraph.compile(cut, variant=variant, at=whole.at) for kind, variant in KINDS.items()}
+    for tap in pairs["both"].taps:
+        if not tap.endswith(("/mask", "/switches")):
+            what, why = f"cannot learn inverses from '{whole.at}'", f"all would be given '{tap}'"
+            raise RevgraphError(what, why, "--at a layer before it")
     if unpooling == "learned":
         for kind, less in ("switches", "nothing"), ("both", "masks"):
             pairs[kind] = _with_up_convolutions(pairs[kind], pairs[less])

@@ -19,14 +19,14 @@ from learn import Budget, Training
 from mirror import KINDS, UNPOOLING
 from tqdm import tqdm
 
-from revgraph import picture
+from revgraph import arguments, picture
 from revgraph.errors import RevgraphError
 from revgraph.explain import find_pictures
 from revgraph.files import write_all
 from revgraph.pair import Compiled
 from revgraph.recipe import Recipe
 
-DECIDES = ("model", "at", "size", "crops", "held_out", "epochs", "patience", "batch", "rate")
+DECIDES = ("model", "at", "size", "crops", "held_out", "epochs", "batch", "rate")
 """The options on which each inverse depends, whichever others are trained."""
 
 
@@ -40,17 +40,16 @@ def main() -> int:
     )
     made.add_argument("--model", default="squeezenet1_1", metavar="FILE=RECIPE", help="or a recipe's network")
     made.add_argument("--at", default="fire9/concat", help="the layer y")
-    made.add_argument("--size", type=int, default=63, help="of the square crops, in pixels")
-    made.add_argument("--crops", type=int, default=60, help="of each picture to learn from")
-    made.add_argument("--held-out", type=int, default=8, help="crops of each other picture")
-    made.add_argument("--epochs", type=int, default=9, help="at most")
-    made.add_argument("--patience", type=int, default=3, help="epochs without a better validation loss")
-    made.add_argument("--batch", type=int, default=32)
-    made.add_argument("--rate", type=float, default=4e-3, help="Adam's, at its highest")
+    made.add_argument("--size", type=arguments.positive, default=63, help="of the square crops, in pixels")
+    made.add_argument("--crops", type=arguments.positive, default=60, help="of each picture to learn from")
+    made.add_argument("--held-out", type=arguments.positive, default=8, help="crops of each other picture")
+    made.add_argument("--epochs", type=arguments.positive, default=9, help="passes over the crops")
+    made.add_argument("--batch", type=arguments.positive, default=32)
+    made.add_argument("--rate", type=_rate, default=4e-3, help="Adam's, at its highest")
     made.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
     made.add_argument("--unpooling", nargs="+", choices=UNPOOLING, default=list(UNPOOLING))
-    made.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    made.add_argument("--threads", type=int, default=0, help="0: PyTorch's choice")
+    made.add_argument("--seeds", type=arguments.whole, nargs="+", default=[0, 1, 2])
+    made.add_argument("--threads", type=arguments.whole, default=0, help="0: PyTorch's choice")
     chosen = made.parse_args()
     try:
         train(chosen)
@@ -61,6 +60,13 @@ def main() -> int:
     return 0
 
 
+def _rate(text: str) -> float:
+    """What argparse makes of --rate."""
+    if not 0 < (rate := float(text)) < 1:
+        raise argparse.ArgumentTypeError("between 0 and 1")
+    return rate
+
+
 def train(chosen: argparse.Namespace) -> None:
     """Each kind of inverse with each seed, each into a folder of its own; those that are done stay."""
     if chosen.threads:
@@ -69,26 +75,32 @@ def train(chosen: argparse.Namespace) -> None:
     pairs = {how: mirror.mirrored(model, chosen.at, chosen.size, how) for how in chosen.unpooling}
     informed = next(iter(pairs.values()))["both"]
     parts = split(find_pictures(chosen.pictures))
-    _settle(chosen, parts, informed)
+    if (crops := len(parts["train"]) * chosen.crops) < chosen.batch:
+        what, why = f"cannot learn from {crops} crops", f"one batch has {chosen.batch}"
+        raise RevgraphError(what, why, "more --crops, or a smaller --batch")
+    _settle(chosen, parts, recipe, informed)
     kept = {part: _kept(chosen, part, paths, informed, recipe) for part, paths in parts.items()}
     unit = float(kept["train"].read(slice(None), ["x"])["x"].std())
-    budget = Budget(chosen.epochs, chosen.patience, chosen.batch, chosen.rate)
+    budget = Budget(chosen.epochs, chosen.batch, chosen.rate)
     for seed, how, kind in product(chosen.seeds, chosen.unpooling, chosen.kinds):
         folder = chosen.output / "inverses" / how / f"{kind}.{seed}"
-        if not any(folder.glob("*.onnx")):
+        if not any(folder.glob("*.reversed.onnx")):
             folder.mkdir(parents=True, exist_ok=True)
             fresh = Inverse(pairs[how][kind], unit, fixed=how == "centre")
             training = Training(folder, fresh, kept["train"], kept["validation"], budget, seed)
             training.run(f"{how}, {folder.name}").compiled(kind).save(folder)
 
 
-def _settle(chosen: argparse.Namespace, parts: Mapping[str, Sequence[Path]], pair: Compiled) -> None:
+def _settle(
+    chosen: argparse.Namespace, parts: Mapping[str, Sequence[Path]], recipe: Recipe, pair: Compiled
+) -> None:
     """Write down what decides the result; refuse a folder where that was something else."""
     settings = {
         **{name: getattr(chosen, name) for name in DECIDES},
         "pictures": {part: len(paths) for part, paths in parts.items()},
         "pictures_sha256": digest(*chain(*parts.values())),
         "network_sha256": pair.metadata["source_sha256"],
+        "recipe_sha256": recipe.digest,
     }
     place = chosen.output / "settings.json"
     if place.is_file():
