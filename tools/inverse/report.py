@@ -96,7 +96,7 @@ def write(
     """Print the tables; write results.csv, sheet.png and curves.png."""
     side = f"{settings['size']} x {settings['size']}"
     caption = f"Held-out pictures of {side}, reconstructed from {settings['at']} and what the columns say."
-    names = [" ".join(filter(None, kind)) for kind in shown]
+    names = [", ".join(filter(None, kind)) for kind in shown]
     tiles = list(zip(*shown.values(), strict=True))
     drawn = {
         folder / "sheet.png": sheet.grid(tiles, list(zoo.SAMPLES), names, caption),
