@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Callable, Mapping
 
 import revgraph
-from revgraph import choice, compiler, neuron, paper, variants
+from revgraph import choice, compiler, neuron, paper, serving, variants
 from revgraph.errors import RevgraphError
 from revgraph.paper import segmentation
 from revgraph.runtime import Device
@@ -80,6 +80,7 @@ def parser(functions: Mapping[str, Command]) -> argparse.ArgumentParser:
     _figure_arguments(command)
     _search_arguments(command)
     _segment_arguments(command)
+    _package_arguments(command)
     return made
 
 
@@ -252,6 +253,25 @@ def _segment_arguments(command: Add) -> None:
         "with masks: also cut each picture by another one's map, which leaves the bias to the middle"
     )
     sub.add_argument("--shuffled", action="store_true", help=help_shuffled)
+    sub.add_argument("-o", "--output", required=True, metavar="FOLDER", help="where the files go")
+
+
+def _package_arguments(command: Add) -> None:
+    sub = command(
+        "package",
+        "write what a serving stack loads: a model's forward and reversed graphs, and both in one",
+        "squeezenet1_1 --for triton -o models",
+        "out --for triton --choose class --device cuda:1 -o models",
+    )
+    sub.add_argument("model", metavar="FOLDER_OR_MODEL", help="a folder that compile wrote, or a model")
+    listed = "; ".join(f"{name} ({what})" for name, what in serving.STACKS.items())
+    sub.add_argument("--for", dest="stack", required=True, choices=serving.STACKS, help=listed)
+    help_variant = "which variant (default: desalinet, or a folder's only one)"
+    sub.add_argument("--variant", choices=variants.VARIANTS, help=help_variant)
+    sub.add_argument("--at", metavar="LAYER", help=_LAYER)
+    help_choose = "how the model that is both in one chooses its neuron: the strongest, or an input class"
+    sub.add_argument("--choose", choices=choice.CHOICES, default="max", help=help_choose)
+    sub.add_argument("--batch", metavar="N", type=positive, default=8, help="pictures run at once, at most")
     sub.add_argument("-o", "--output", required=True, metavar="FOLDER", help="where the files go")
 
 

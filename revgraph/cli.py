@@ -451,6 +451,20 @@ def _segment_all(args: Args, cases: "Sequence[Case]", settings: "Settings") -> N
         print(f"{path}  {what}")
 
 
+def _package(args: Args) -> None:
+    from revgraph.serving import triton
+
+    compiled = _compiled(args)
+    _note_beyond_paper(args, compiled)
+    written = triton.repository(Path(args.output), compiled, args.choose, args.batch, args.device)
+    files.write_all({path: content for path, (content, _) in written.items()})
+    _print(
+        args,
+        [{"path": str(path), "what": what} for path, (_, what) in written.items() if what],
+        lambda row: list(row.values()),
+    )
+
+
 def _subject(args: Args) -> "Subject":
     """The network of an experiment, and its recipe."""
     from revgraph.paper.subject import Subject
@@ -537,4 +551,5 @@ COMMANDS = {
     "figure": _figure,
     "search": _search,
     "segment": _segment,
+    "package": _package,
 }

@@ -158,13 +158,7 @@ class Compiled:
         self, folder: str | Path, fused: bool = False, choose: str | None = None
     ) -> tuple[dict[Path, files.Content], tuple[Path, ...]]:
         """What to write, and the files of the same name and variant that go."""
-        models = self.models(folder, fused, choose)
-        large = any(light.nbytes > ONE_FILE for light in models.values())
-        contents: dict[Path, files.Content] = (
-            _apart(models, self._place(folder, "weights"))
-            if large
-            else {path: _one_file(light) for path, light in models.items()}
-        )
+        contents = stored(self.models(folder, fused, choose), self._place(folder, "weights"))
         places = (self._place(folder, end) for end in ENDS)
         return contents, tuple(path for path in places if path not in contents)
 
@@ -189,6 +183,13 @@ class Compiled:
         contents, stale = self.contents(folder, fused, choose)
         files.write_all(contents, stale)
         return tuple(contents)
+
+
+def stored(models: Mapping[Path, LightModel], data: Path) -> dict[Path, files.Content]:
+    """The contents of models by path; where one would exceed 2 GiB their weights go into `data`, the last."""
+    if any(light.nbytes > ONE_FILE for light in models.values()):
+        return _apart(models, data)
+    return {path: _one_file(light) for path, light in models.items()}
 
 
 def _one_file(light: LightModel) -> Iterator[bytes]:
