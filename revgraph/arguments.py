@@ -164,6 +164,13 @@ def _compare_arguments(command: Add) -> None:
     sub.add_argument("-o", "--output", metavar="PICTURE_OR_FOLDER", help=help_output)
 
 
+def _compilation_arguments(sub: argparse.ArgumentParser) -> None:
+    """Of a folder which compilation, of a model how to compile it."""
+    help_variant = "which variant (default: desalinet, or a folder's only one)"
+    sub.add_argument("--variant", choices=variants.VARIANTS, help=help_variant)
+    sub.add_argument("--at", metavar="LAYER", help=_LAYER)
+
+
 def _run_arguments(command: Add) -> None:
     sub = command(
         "run",
@@ -173,9 +180,7 @@ def _run_arguments(command: Add) -> None:
     )
     sub.add_argument("model", metavar="MODEL_OR_FOLDER", help="as for compile, or a folder it wrote")
     sub.add_argument("picture", metavar="PICTURE", nargs="+", help="picture files, or folders of them")
-    help_variant = "which variant (default: desalinet, or a folder's only one)"
-    sub.add_argument("--variant", choices=variants.VARIANTS, help=help_variant)
-    sub.add_argument("--at", metavar="LAYER", help=_LAYER)
+    _compilation_arguments(sub)
     kinds = ", ".join(kind.usage for kind in neuron.KINDS.values())
     help_neuron = f"{kinds}, or file.npy; may be given several times (default: max)"
     sub.add_argument("--neuron", metavar="SPEC", action="append", help=help_neuron)
@@ -266,9 +271,7 @@ def _package_arguments(command: Add) -> None:
     sub.add_argument("model", metavar="FOLDER_OR_MODEL", help="a folder that compile wrote, or a model")
     listed = "; ".join(f"{name} ({what})" for name, what in serving.STACKS.items())
     sub.add_argument("--for", dest="stack", required=True, choices=serving.STACKS, help=listed)
-    help_variant = "which variant (default: desalinet, or a folder's only one)"
-    sub.add_argument("--variant", choices=variants.VARIANTS, help=help_variant)
-    sub.add_argument("--at", metavar="LAYER", help=_LAYER)
+    _compilation_arguments(sub)
     help_choose = "how the model that is both in one chooses its neuron: the strongest, or an input class"
     sub.add_argument("--choose", choices=choice.CHOICES, default="max", help=help_choose)
     sub.add_argument("--batch", metavar="N", type=positive, default=8, help="pictures run at once, at most")

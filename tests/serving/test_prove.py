@@ -58,7 +58,7 @@ def models(tmp_path: Path) -> Path:
     return tmp_path / "models"
 
 
-@pytest.fixture(params=[0.0, 0.01])
+@pytest.fixture(params=[0.0, 0.01, float("nan")])
 def served(request: pytest.FixtureRequest, models: Path) -> Iterator[tuple[float, str]]:
     server = grpc.server(futures.ThreadPoolExecutor(4))
     stubs.add_GRPCInferenceServiceServicer_to_server(StandIn(models, request.param), server)
@@ -88,3 +88,10 @@ def test_a_server_that_is_not_there_is_told(models: Path) -> None:
     ran = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ran.returncode == 1
     assert "'net.desalinet' is not ready after 0.1 seconds" in ran.stderr
+
+
+def test_an_empty_repository_is_not_a_right_one(tmp_path: Path) -> None:
+    command = [sys.executable, str(PROVE), str(tmp_path)]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stdout) == (1, "")
+    assert ran.stderr.startswith(f"no models in '{tmp_path}'")
