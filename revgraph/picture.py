@@ -21,6 +21,7 @@ Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 # What read() opens. Not EPS: Pillow would start Ghostscript on it.
 READABLE = ("PNG", "JPEG", "JPEG2000", "WEBP", "AVIF", "TIFF", "BMP", "GIF", "PPM")
+_KNOWN = f"file of type {', '.join(READABLE)}"
 WRITABLE = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF"}
 OPTIONS: dict[str, dict[str, Any]] = {
     "JPEG": {"quality": 95, "subsampling": 0},
@@ -38,26 +39,41 @@ def read(path: str | os.PathLike[str]) -> Image.Image:
         RevgraphError: There is no such picture, or it cannot be read; the message says which.
     """
     file, what = Path(path), f"cannot read picture '{os.fspath(path)}'"
-    remedy = f"an existing file of type {', '.join(READABLE)}"
     if not file.is_file():
-        raise RevgraphError(what, "it is a folder" if file.is_dir() else "no such file", remedy)
+        why = "it is a folder" if file.is_dir() else "no such file"
+        raise RevgraphError(what, why, f"an existing {_KNOWN}")
+    return _decode(file, what, empty=file.stat().st_size == 0)
+
+
+def decode(data: bytes, most: int) -> Image.Image:
+    """As `read`, of a file's content; of so many pixels at most.
+
+    Raises:
+        RevgraphError: It cannot be read, or is larger.
+    """
+    return _decode(io.BytesIO(data), "cannot read this picture", empty=not data, most=most)
+
+
+def _decode(file: Path | io.BytesIO, what: str, empty: bool, most: int | None = None) -> Image.Image:
     try:
-        return _decode(file)
+        Image.init()
+        with Image.open(file, formats=[name for name in READABLE if name in Image.OPEN]) as image:
+            _check_size(image, most)
+            return _flatten(ImageOps.exif_transpose(image))
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise RevgraphError(what, f"too large: {error}", "a smaller copy of it") from error
     except UnidentifiedImageError as error:
-        why = "the file is empty" if file.stat().st_size == 0 else "not a picture, or of an unknown type"
-        raise RevgraphError(what, why, remedy) from error
+        why = "the file is empty" if empty else "not a picture, or of an unknown type"
+        raise RevgraphError(what, why, f"a {_KNOWN}") from error
     # Pillow's decoders raise whatever a damaged file makes them stumble on, even SyntaxError.
     except Exception as error:
-        raise RevgraphError(what, str(error) or type(error).__name__, remedy) from error
+        raise RevgraphError(what, str(error) or type(error).__name__, f"a {_KNOWN}") from error
 
 
-def _decode(file: Path) -> Image.Image:
-    Image.init()
-    with Image.open(file, formats=[name for name in READABLE if name in Image.OPEN]) as image:
-        upright = ImageOps.exif_transpose(image)
-        return _flatten(upright)
+def _check_size(image: Image.Image, most: int | None) -> None:
+    """Before it is decoded; Pillow's own limit is a warning up to twice its value."""
+    if most is not None and image.width * image.height > most:
+        raise Image.DecompressionBombError(f"it has {image.width} x {image.height} pixels, {most} at most")
 
 
 def _flatten(image: Image.Image) -> Image.Image:
@@ -121,10 +137,17 @@ def _finite(x_hat: Array) -> Array:
     return x
 
 
-def _grey(saliency_map: Array) -> Image.Image:
-    """A saliency map scaled by its 99.5 % quantile; by its maximum where fewer points than that are lit."""
-    top = np.quantile(saliency_map, 0.995) or saliency_map.max() or 1.0
-    return image_of(np.minimum(saliency_map, top) / top)
+def grey(x_hat: Array) -> Array:
+    """The saliency map of x_hat (C, H, W) as it is shown, (H, W) in [0, 1].
+
+    It is scaled by its 99.5 % quantile, or by its maximum where fewer points than that are lit.
+
+    Raises:
+        RevgraphError: x_hat is not finite.
+    """
+    found = saliency(_finite(x_hat))
+    top = np.quantile(found, 0.995) or found.max() or 1.0
+    return np.asarray(np.minimum(found, top) / top)
 
 
 # ----- Panels -----
@@ -137,8 +160,7 @@ def explain(
     titles: Sequence[str] = ("input", "x_hat", "saliency map"),
 ) -> Image.Image:
     """The input, the tone-mapped x_hat (3, H, W; RGB) and its saliency map, side by side."""
-    x = _finite(x_hat)
-    return panels([crop, image_of(tone_map(x)), _grey(saliency(x))], titles, caption)
+    return panels([crop, image_of(tone_map(x_hat)), image_of(grey(x_hat))], titles, caption)
 
 
 def compare(

@@ -1,0 +1,61 @@
+"""What a forward pass leaves behind, as bytes that a client keeps until it wants the reversed pass.
+
+A NumPy archive (.npz) for each image: y, the packed bottleneck r by the names of its taps, and the digest of
+the compilation that alone can read them.
+"""
+
+import io
+import zipfile
+from collections.abc import Mapping
+
+import numpy as np
+
+from revgraph.errors import RevgraphError
+
+Image = Mapping[str, np.ndarray]
+"""y and the taps of one image by name, (1, ...)."""
+
+DIGEST = "digest"
+LARGEST = 2**28
+"""Most bytes that one image's may have: an archive can claim more than it holds."""
+
+_WHAT, _REMEDY = "cannot read this bottleneck", "send back one that this server gave, as it was"
+
+
+def pack(image: Image, digest: str) -> bytes:
+    """The archive."""
+    content = io.BytesIO()
+    np.savez(content, allow_pickle=False, **image, **{DIGEST: np.array(digest)})
+    return content.getvalue()
+
+
+def unpack(data: bytes, expected: Mapping[str, np.dtype], digest: str) -> Image:
+    """What `pack` was given.
+
+    Args:
+        data: The archive, from a stranger.
+        expected: The dtype of y and of each tap.
+        digest: Of the compilation.
+
+    Raises:
+        RevgraphError: It is no such archive, or another compilation's.
+    """
+    try:
+        found = _arrays(data)
+    except Exception as error:  # a foreign archive makes its readers raise many things
+        raise RevgraphError(_WHAT, f"not a NumPy archive: {error}", _REMEDY) from error
+    if str(found.pop(DIGEST, "")) != digest:
+        raise RevgraphError(_WHAT, "another compilation's, or not the server's at all", _REMEDY)
+    if {name: array.dtype for name, array in found.items()} != dict(expected):
+        raise RevgraphError(_WHAT, "its tensors are not those of this network", _REMEDY)
+    if any(array.shape[:1] != (1,) for array in found.values()):
+        raise RevgraphError(_WHAT, "it is not of one image", _REMEDY)
+    return found
+
+
+def _arrays(data: bytes) -> dict[str, np.ndarray]:
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        if (size := sum(member.file_size for member in archive.infolist())) > LARGEST:
+            raise ValueError(f"it claims {size:,} bytes")
+    with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+        return {name: arrays[name] for name in arrays.files}

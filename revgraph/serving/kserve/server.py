@@ -1,0 +1,296 @@
+"""The server: HTTP and gRPC before one model, with limits on size, time and number of requests."""
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any, NoReturn
+
+import grpc
+import uvicorn
+from fastapi import FastAPI
+from fastapi.exceptions import HTTPException, RequestValidationError
+from grpc_interceptor import AsyncExceptionToStatusInterceptor
+from kserve import InferRequest, InferResponse, Model, ModelRepository
+from kserve.errors import InvalidInput, ModelNotFound
+from kserve.logging import logger
+from kserve.protocol.grpc import grpc_predict_v2_pb2_grpc as v2
+from kserve.protocol.grpc.servicer import InferenceServicer
+from kserve.protocol.model_repository_extension import ModelRepositoryExtension
+from kserve.protocol.rest.server import metrics_handler
+from kserve.protocol.rest.v2_endpoints import register_v2_endpoints
+from prometheus_client import Counter, Histogram
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from revgraph.errors import RevgraphError
+from revgraph.serving.kserve import protocol
+from revgraph.serving.kserve.batches import Batches
+from revgraph.serving.kserve.service import Answer, Job, Service
+
+REQUESTS = Counter("revgraph_requests", "requests that reached the model", ["model_name", "outcome"])
+IMAGES = Histogram(
+    "revgraph_batch_images", "images of a batch", ["model_name"], buckets=[2**i for i in range(8)]
+)
+
+WAITING = 64
+"""Most requests at once, of HTTP and of gRPC; more are told to come back."""
+
+STATUS = {
+    InvalidInput: (HTTPStatus.BAD_REQUEST, grpc.StatusCode.INVALID_ARGUMENT),
+    RevgraphError: (HTTPStatus.BAD_REQUEST, grpc.StatusCode.INVALID_ARGUMENT),
+    ModelNotFound: (HTTPStatus.NOT_FOUND, grpc.StatusCode.NOT_FOUND),
+    NotImplementedError: (HTTPStatus.NOT_IMPLEMENTED, grpc.StatusCode.UNIMPLEMENTED),
+    TimeoutError: (HTTPStatus.GATEWAY_TIMEOUT, grpc.StatusCode.DEADLINE_EXCEEDED),
+}
+"""How a client is told; anything else is a bug, of which it learns no more than that."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one request may take.
+
+    Attributes:
+        batch: Images that are run at once, unless a request has more.
+        bytes: Of a request.
+        seconds: For its body to arrive, and again for its answer to be there.
+    """
+
+    batch: int = 8
+    bytes: int = 32 * 2**20
+    seconds: float = 30.0
+
+
+def serve(
+    service: Service,
+    host: str,
+    http_port: int,
+    grpc_port: int,
+    limits: Limits,
+    started: Callable[[str, str], object],
+) -> None:
+    """Serve until the process is interrupted or terminated; requests that run are answered.
+
+    Args:
+        service: The one model.
+        host: The address to listen on; "0.0.0.0" is every IPv4 address of the machine.
+        http_port: 0 for any that is free, as for `grpc_port`.
+        grpc_port: As said.
+        limits: On each request.
+        started: Told the addresses of HTTP and gRPC.
+
+    Raises:
+        RevgraphError: It cannot listen there.
+    """
+    for number in signal.SIGINT, signal.SIGTERM:  # uvicorn repeats what it was sent, when it has stopped
+        signal.signal(number, lambda *_: None)
+    asyncio.run(_serve(service, host, http_port, grpc_port, limits, started))
+
+
+async def _serve(
+    service: Service,
+    host: str,
+    http_port: int,
+    grpc_port: int,
+    limits: Limits,
+    started: Callable[[str, str], object],
+) -> None:
+    models = ModelRepository()
+    models.update(Served(service, limits))
+    plane = protocol.Plane(models)
+    http = uvicorn.Server(
+        uvicorn.Config(
+            _Bounded(_app(plane), limits),
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            limit_concurrency=WAITING,
+            timeout_graceful_shutdown=int(limits.seconds),
+        )
+    )
+    with _listening(host, http_port) as listening:
+        rpc = _rpc(plane, limits)
+        rpc_port = _bound(rpc, _address(host, grpc_port))
+        await rpc.start()
+        port = listening.getsockname()[1]
+        started(f"http://{_address(host, port)}/v2/models/{service.name}", _address(host, rpc_port))
+        await http.serve(sockets=[listening])
+        await rpc.stop(grace=limits.seconds)
+
+
+# ----- The model -----
+
+
+class Served(Model):
+    """The service as kserve calls it."""
+
+    def __init__(self, service: Service, limits: Limits) -> None:
+        super().__init__(service.name)
+        self._service, self._limits = service, limits
+        self._beside = ThreadPoolExecutor(os.cpu_count())
+        observe = IMAGES.labels(service.name).observe
+        self._batches = Batches[Job, Answer](service.run, limits.batch, ThreadPoolExecutor(1), observe)
+        self.ready = True
+
+    async def get_input_types(self) -> list[dict[str, Any]]:
+        return protocol.described(self._service.inputs)
+
+    async def get_output_types(self) -> list[dict[str, Any]]:
+        return protocol.described(self._service.outputs)
+
+    async def predict(self, payload: InferRequest, headers: Any = None) -> InferResponse:
+        outcome = "failed"
+        try:
+            async with asyncio.timeout(self._limits.seconds):
+                found = await self._answer(payload)
+            outcome = "answered"
+        except TimeoutError as error:
+            outcome = "late"
+            raise TimeoutError(f"there was no answer within {self._limits.seconds:g} seconds") from error
+        except (InvalidInput, RevgraphError):
+            outcome = "refused"
+            raise
+        finally:
+            REQUESTS.labels(self.name, outcome).inc()
+        return found
+
+    async def _answer(self, request: InferRequest) -> InferResponse:
+        loop = asyncio.get_running_loop()
+        job = await loop.run_in_executor(self._beside, self._job, request)
+        answer = await self._batches.answer(job)
+        return await loop.run_in_executor(self._beside, self._response, request, job, answer)
+
+    def _job(self, request: InferRequest) -> Job:
+        wanted = [output.name for output in request.request_outputs or ()]
+        return self._service.job(protocol.arrays(request), wanted)
+
+    def _response(self, request: InferRequest, job: Job, answer: Answer) -> InferResponse:
+        return protocol.response(request, self.name, self._service.finish(job, answer))
+
+
+class _Fixed(ModelRepositoryExtension):
+    """Clients neither load nor unload models."""
+
+    async def load(self, model_name: str) -> NoReturn:
+        raise InvalidInput("this server loads no models while it runs")
+
+    async def unload(self, model_name: str) -> NoReturn:
+        raise InvalidInput("this server unloads no models while it runs")
+
+
+# ----- HTTP -----
+
+
+def _app(plane: protocol.Plane) -> FastAPI:
+    app = FastAPI(title="revgraph", docs_url=None, redoc_url=None)
+    app.add_api_route("/metrics", metrics_handler, methods=["GET"])
+    register_v2_endpoints(app, plane, _Fixed(plane.model_registry))
+    for kind in (*STATUS, HTTPException, RequestValidationError, Exception):
+        app.add_exception_handler(kind, _told)
+    return app
+
+
+async def _told(request: Request, error: Exception) -> JSONResponse:
+    """An error as clients of the protocol expect it."""
+    known = next((status for kind, (status, _) in STATUS.items() if isinstance(error, kind)), None)
+    if isinstance(error, HTTPException):
+        return _error(error.status_code, error.detail)
+    if isinstance(error, RequestValidationError):
+        first = error.errors()[0]
+        return _error(HTTPStatus.BAD_REQUEST, f"cannot read the request: {first['msg']}")
+    return _error(known or HTTPStatus.INTERNAL_SERVER_ERROR, str(error) if known else "internal error")
+
+
+def _error(status: int, text: str) -> JSONResponse:
+    return JSONResponse({"error": text}, status)
+
+
+class _Bounded:
+    """Refuses bodies that are too large, and those that do not arrive in time."""
+
+    def __init__(self, app: ASGIApp, limits: Limits) -> None:
+        self._app, self._limits = app, limits
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        late, count = asyncio.get_running_loop().time() + self._limits.seconds, 0
+
+        async def bounded() -> Message:
+            nonlocal count
+            try:
+                async with asyncio.timeout_at(late):
+                    message = await receive()
+            except TimeoutError as error:
+                why = f"the request took longer than {self._limits.seconds:g} seconds to arrive"
+                raise HTTPException(HTTPStatus.REQUEST_TIMEOUT, why) from error
+            count += len(message.get("body", b""))
+            self._check(count)
+            return message
+
+        try:
+            self._check(int(dict(scope["headers"]).get(b"content-length", b"0")))
+        except HTTPException as error:
+            await _error(error.status_code, error.detail)(scope, receive, send)
+        else:
+            await self._app(scope, bounded, send)
+
+    def _check(self, size: int) -> None:
+        if size > self._limits.bytes:
+            why = f"the request is larger than {self._limits.bytes:,} bytes"
+            raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, why)
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise RevgraphError(f"cannot listen on {_address(host, port)}", why, "another port or host") from error
+
+
+def _address(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+# ----- gRPC -----
+
+
+def _rpc(plane: protocol.Plane, limits: Limits) -> grpc.aio.Server:
+    options = {
+        "grpc.max_receive_message_length": limits.bytes,
+        "grpc.max_send_message_length": -1,
+        "grpc.so_reuseport": 0,  # two servers would share a port, each with half of the requests
+    }
+    server = grpc.aio.server(
+        interceptors=[_Status()], options=list(options.items()), maximum_concurrent_rpcs=WAITING
+    )
+    servicer = InferenceServicer(plane, _Fixed(plane.model_registry))
+    v2.add_GRPCInferenceServiceServicer_to_server(servicer, server)
+    return server
+
+
+class _Status(AsyncExceptionToStatusInterceptor):
+    async def handle_exception(
+        self, ex: Exception, request_or_iterator: Any, context: grpc.aio.ServicerContext, method_name: str
+    ) -> NoReturn:
+        known = next((code for kind, (_, code) in STATUS.items() if isinstance(ex, kind)), None)
+        if known is None:
+            logger.error("bug in %s", method_name, exc_info=ex)
+        await context.abort(known or grpc.StatusCode.INTERNAL, str(ex) if known else "internal error")
+        raise ex
+
+
+def _bound(server: grpc.aio.Server, address: str) -> int:
+    try:
+        return int(server.add_insecure_port(address))
+    except RuntimeError as error:
+        why = "gRPC cannot use that address"
+        raise RevgraphError(f"cannot listen on {address}", why, "another port or host") from error

@@ -1,0 +1,333 @@
+"""What is served: pictures, tensors or bottlenecks in; scores, x_hat and pictures of it out.
+
+A request becomes a `Job`, checked; jobs of one key run together; each answer is then finished by itself, so
+that some pictures are read and drawn while others run.
+"""
+
+import io
+import itertools
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+from PIL import Image
+
+from revgraph import neuron, picture
+from revgraph.errors import RevgraphError
+from revgraph.explain import Explainer
+from revgraph.neuron import Neuron
+from revgraph.runtime import ort_value
+from revgraph.serving.kserve import bottleneck
+from revgraph.session import Session, Trace
+
+Arrays = Mapping[str, np.ndarray]
+
+X, PICTURE, BOTTLENECK = "x", "picture", "bottleneck"
+CLASS, P = "class", "p"
+X_HAT, X_HAT_PNG, SALIENCY_PNG = "x_hat", "x_hat_png", "saliency_png"
+CHANNEL, LABEL = "channel", "label"
+
+REVERSED = {X_HAT, X_HAT_PNG, SALIENCY_PNG}
+"""The outputs that need the reversed graph."""
+
+PIXELS = 50_000_000
+"""Most pixels of a picture: some hundred bytes of PNG can claim gigabytes."""
+
+BYTES = np.dtype(object)
+INT64 = np.dtype(np.int64)
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """An input or an output as clients see it; bytes are of dtype object, and -1 is a free dimension."""
+
+    name: str
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...] = (-1,)
+
+    def check(self, given: np.ndarray) -> None:
+        """Refuse what does not fit with a RevgraphError."""
+        fits = len(given.shape) == len(self.shape) and all(
+            n == m or (m == -1 and n > 0) for n, m in zip(given.shape, self.shape, strict=True)
+        )
+        if given.dtype != self.dtype or not fits:
+            what = f"input '{self.name}' does not fit: it is {_kind(given.dtype)} {list(given.shape)}"
+            raise RevgraphError(what, f"{_kind(self.dtype)} {list(self.shape)} is wanted", "-1 may be any")
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A request, checked.
+
+    Attributes:
+        wanted: The names of outputs.
+        images: x of N images, (N, ...), or y and the taps of their bottleneck.
+        chosen: p, (P, *y.shape[1:]), or a neuron for each of its rows; P = N, or N = 1.
+        key: What jobs that run together have in common; None for those that run alone.
+    """
+
+    wanted: tuple[str, ...]
+    images: Arrays
+    chosen: np.ndarray | Sequence[Neuron]
+    key: Hashable
+
+    @property
+    def rows(self) -> int:
+        """N."""
+        return len(next(iter(self.images.values())))
+
+    def p(self, y: np.ndarray) -> np.ndarray:
+        """The projections for y (N, ...)."""
+        if isinstance(self.chosen, np.ndarray):
+            return self.chosen
+        rng = np.random.default_rng(0)  # no neuron that a client can name draws from it
+        images = itertools.cycle(y[i : i + 1] for i in range(len(y)))
+        return np.concatenate(
+            [neuron.project(n, one, rng) for n, one in zip(self.chosen, images, strict=False)]
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A job's own part of what a batch gave.
+
+    Attributes:
+        outputs: The network's, and x_hat, by name.
+        y: (N, ...).
+        p: (P, ...).
+        taps: r, where it is wanted.
+    """
+
+    outputs: dict[str, np.ndarray]
+    y: np.ndarray
+    p: np.ndarray
+    taps: Arrays
+
+
+class Service:
+    """A session as clients see it.
+
+    Args:
+        session: Runs the compilation, whose bottleneck is offered to clients where it is packed.
+        explainer: Reads pictures and draws them; without it there are tensors alone.
+
+    Attributes:
+        name: The network's.
+        inputs: By name. A request gives one of x, picture and bottleneck, and at most one of class and p.
+        outputs: By name.
+
+    Raises:
+        RevgraphError: The network has inputs beside x, or an output that is called like one of the service's.
+    """
+
+    def __init__(self, session: Session, explainer: Explainer | None = None) -> None:
+        self._session, self._explainer, pair = session, explainer, session.pair
+        self.name, self._digest = pair.name, pair.metadata["digest"]
+        graph = pair.light_forward.model.graph
+        if others := [value.name for value in graph.input if value.name != pair.input]:
+            why = f"it has inputs beside '{pair.input}': {', '.join(others)}"
+            raise RevgraphError(f"cannot serve '{self.name}'", why, "a network with one input")
+        own = {value.name: _tensor(value) for value in graph.output}
+        taps = {name: own.pop(name).dtype for name in pair.taps}
+        self._y = own[pair.at]
+        self._kept = {pair.at: self._y.dtype, **taps}
+        x = Tensor(X, session.x_dtype, tuple(n if isinstance(n, int) else -1 for n in session.x_shape))
+        self._joins = x.shape[0] == -1
+        packed = pair.metadata["bottleneck"] == "packed"
+        given = [x, Tensor(CLASS, INT64), Tensor(P, self._y.dtype, (-1, *self._y.shape[1:]))]
+        given += [Tensor(name, BYTES) for name in [PICTURE] * bool(explainer) + [BOTTLENECK] * packed]
+        self.inputs = {tensor.name: tensor for tensor in given}
+        self._made = dict(self._makers(packed))
+        made = [Tensor(name, INT64 if name == CHANNEL else BYTES) for name in self._made]
+        self.outputs = own | {t.name: t for t in [Tensor(X_HAT, x.dtype, (-1, *x.shape[1:])), *made]}
+        if taken := own.keys() & self._made.keys():
+            why = f"its output '{min(taken)}' is called like one of the server's"
+            raise RevgraphError(f"cannot serve '{self.name}'", why, "rename it")
+        self._usual = (*own, X_HAT)
+
+    def warm_up(self) -> None:
+        """Run once, so that the first client does not wait for it; not where the size of x is free."""
+        shape = self.inputs[X].shape[1:]
+        if self._explainer is not None:
+            shape = self._explainer.feed(Image.new("RGB", (64, 64))).shape[1:]
+        if -1 not in shape:
+            self.run([self.job({X: np.zeros((1, *shape), self.inputs[X].dtype)})])
+
+    # ----- A request is checked -----
+
+    def job(self, given: Arrays, wanted: Sequence[str] = ()) -> Job:
+        """What a request asks for.
+
+        Args:
+            given: Its inputs by name; of bytes, an array of objects.
+            wanted: The outputs' names; none for the network's own and x_hat.
+
+        Raises:
+            RevgraphError: It asks for what there is not, or an input does not fit.
+        """
+        wanted = tuple(wanted) or self._usual
+        for what, names, known in ("input", given, self.inputs), ("output", wanted, self.outputs):
+            if unknown := [name for name in names if name not in known]:
+                raise RevgraphError(
+                    f"unknown {what} '{unknown[0]}'", f"'{self.name}' has none", ", ".join(known)
+                )
+        for name, array in given.items():
+            self.inputs[name].check(array)
+        images = self._images(given)
+        count = len(next(iter(images.values())))
+        chosen = self._chosen(given, count)
+        if count not in (1, len(chosen)):
+            why = f"there are {len(chosen)} for {count} images"
+            raise RevgraphError("cannot tell which neuron is whose", why, "one for each, or one image")
+        shapes = tuple((name, array.shape[1:]) for name, array in images.items())
+        joins = self._joins and len(chosen) == count
+        return Job(wanted, images, chosen, (shapes, not REVERSED.isdisjoint(wanted)) if joins else None)
+
+    def _images(self, given: Arrays) -> Arrays:
+        source = _one_of(given, X, PICTURE, BOTTLENECK)
+        if source is None:
+            raise RevgraphError("nothing to explain", "no image was given", f"one of {X}, {PICTURE}")
+        if source == X:
+            return {X: given[X]}
+        read = self._fed if source == PICTURE else self._unpacked
+        images = [read(data) for data in given[source]]
+        if len({tuple(array.shape for array in image.values()) for image in images}) > 1:
+            raise RevgraphError(
+                "cannot run these images at once", "they differ in size", "send each by itself"
+            )
+        return {name: np.concatenate([image[name] for image in images]) for name in images[0]}
+
+    def _fed(self, data: bytes) -> Arrays:
+        assert self._explainer is not None
+        return {X: self._explainer.feed(picture.decode(data, PIXELS))}
+
+    def _unpacked(self, data: bytes) -> Arrays:
+        return bottleneck.unpack(data, self._kept, self._digest)
+
+    def _chosen(self, given: Arrays, count: int) -> np.ndarray | list[Neuron]:
+        how = _one_of(given, CLASS, P)
+        if how is None:
+            return [Neuron("max")] * count
+        if how == P:
+            return given[P]
+        (channels,) = self._y.shape[1:2] or (0,)
+        for c in given[CLASS].tolist():
+            if c < 0 or c >= channels != -1:
+                why = f"'{self._y.name}' has {channels} channels" if channels != -1 else "it is below 0"
+                raise RevgraphError(f"unknown class {c}", why, "they count from 0")
+        return [Neuron("class", (c,)) for c in given[CLASS].tolist()]
+
+    # ----- Jobs of one key are run -----
+
+    def run(self, jobs: Sequence[Job]) -> list[Answer]:
+        """Each job's part of one run of all.
+
+        Raises:
+            RevgraphError: onnxruntime cannot run the network on one of them, or y is not finite.
+        """
+        images = {name: _joined([job.images[name] for job in jobs]) for name in jobs[0].images}
+        trace = self._session.forward(images[X]) if X in images else self._resumed(images)
+        kept = trace.taps if any(BOTTLENECK in job.wanted for job in jobs) else {}
+        taps = {name: value.numpy() for name, value in kept.items()}
+        mine = list(_slices(job.rows for job in jobs))
+        ps = [job.p(trace.y[rows]) for job, rows in zip(jobs, mine, strict=True)]
+        answers = [
+            Answer(_rows(trace.outputs, rows), trace.y[rows], p, _rows(taps, rows))
+            for rows, p in zip(mine, ps, strict=True)
+        ]
+        if not REVERSED.isdisjoint(jobs[0].wanted):
+            x_hat = self._session.reverse(trace, _joined(ps))
+            for answer, rows in zip(answers, _slices(map(len, ps)), strict=True):
+                answer.outputs[X_HAT] = x_hat[rows]
+        return answers
+
+    def _resumed(self, images: Arrays) -> Trace:
+        """The trace that bottlenecks are of; the network's outputs beside y are not in them."""
+        y = images[self._y.name]
+        taps = {name: ort_value(array) for name, array in images.items() if name != self._y.name}
+        return Trace(y, {self._y.name: y}, taps)
+
+    # ----- An answer is finished -----
+
+    def finish(self, job: Job, answer: Answer) -> dict[str, np.ndarray]:
+        """The outputs that the job wants, by name.
+
+        Raises:
+            RevgraphError: A bottleneck does not tell one of them, or x_hat is not finite and cannot be shown.
+        """
+        return {name: self._output(name, answer) for name in job.wanted}
+
+    def _output(self, name: str, answer: Answer) -> np.ndarray:
+        if name in self._made:
+            return np.array(self._made[name](answer), self.outputs[name].dtype)
+        if name not in answer.outputs:
+            remedy = "keep it from the request that gave the bottleneck"
+            raise RevgraphError(f"cannot tell '{name}'", "the bottleneck does not hold it", remedy)
+        return answer.outputs[name]
+
+    def _makers(self, packed: bool) -> Iterator[tuple[str, Callable[[Answer], list[Any]]]]:
+        """The outputs that are made of an answer, and their values in order."""
+        explainer = self._explainer
+        yield CHANNEL, _channels
+        if explainer is not None:
+            if explainer.label(0) is not None:
+                yield LABEL, lambda answer: [(explainer.label(c) or "").encode() for c in _channels(answer)]
+            yield X_HAT_PNG, lambda answer: [_png(picture.tone_map(x)) for x in self._rgb(answer)]
+            yield SALIENCY_PNG, lambda answer: [_png(picture.grey(x)) for x in self._rgb(answer)]
+        if packed:
+            yield BOTTLENECK, self._packed
+
+    def _rgb(self, answer: Answer) -> Iterator[np.ndarray]:
+        assert self._explainer is not None
+        return map(self._explainer.rgb, answer.outputs[X_HAT])
+
+    def _packed(self, answer: Answer) -> list[bytes]:
+        kept = {self._y.name: answer.y, **answer.taps}
+        return [bottleneck.pack(_rows(kept, slice(i, i + 1)), self._digest) for i in range(len(answer.y))]
+
+
+# ----- Arrays, and what they are called -----
+
+
+def _tensor(value: onnx.ValueInfoProto) -> Tensor:
+    kind = value.type.tensor_type
+    dims = (dim.dim_value if dim.HasField("dim_value") else -1 for dim in kind.shape.dim)
+    return Tensor(value.name, np.dtype(onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)), tuple(dims))
+
+
+def _kind(dtype: np.dtype[Any]) -> str:
+    return "bytes" if dtype == BYTES else dtype.name
+
+
+def _one_of(given: Arrays, *names: str) -> str | None:
+    found = [name for name in names if name in given]
+    if len(found) > 1:
+        raise RevgraphError(f"'{found[0]}' and '{found[1]}' were given", "one says it all", "leave one out")
+    return found[0] if found else None
+
+
+def _joined(arrays: Sequence[np.ndarray]) -> np.ndarray:
+    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+
+
+def _slices(counts: Iterable[int]) -> Iterator[slice]:
+    return itertools.starmap(slice, itertools.pairwise(itertools.accumulate(counts, initial=0)))
+
+
+def _rows(arrays: Arrays, rows: slice) -> dict[str, np.ndarray]:
+    return {name: array[rows] for name, array in arrays.items()}
+
+
+def _channels(answer: Answer) -> list[int]:
+    """The only channel that each row of p touches; -1 where there are several."""
+    images = itertools.cycle(answer.y)
+    peaks = (neuron.describe(p, y) for p, y in zip(answer.p, images, strict=False))
+    return [-1 if peak.channel is None else peak.channel for peak in peaks]
+
+
+def _png(pixels: np.ndarray) -> bytes:
+    content = io.BytesIO()
+    picture.image_of(pixels).save(content, "PNG")
+    return content.getvalue()
