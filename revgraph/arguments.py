@@ -81,6 +81,7 @@ def parser(functions: Mapping[str, Command]) -> argparse.ArgumentParser:
     _search_arguments(command)
     _segment_arguments(command)
     _package_arguments(command)
+    _serve_arguments(command)
     return made
 
 
@@ -264,18 +265,49 @@ def _segment_arguments(command: Add) -> None:
 def _package_arguments(command: Add) -> None:
     sub = command(
         "package",
-        "write what a serving stack loads: a model's forward and reversed graphs, and both in one",
+        "write what a serving stack loads: a model's forward and reversed graphs, and what runs them",
         "squeezenet1_1 --for triton -o models",
         "out --for triton --choose class --device cuda:1 -o models",
+        "squeezenet1_1 --for kserve -o served",
     )
     sub.add_argument("model", metavar="FOLDER_OR_MODEL", help="a folder that compile wrote, or a model")
     listed = "; ".join(f"{name} ({what})" for name, what in serving.STACKS.items())
     sub.add_argument("--for", dest="stack", required=True, choices=serving.STACKS, help=listed)
-    _compilation_arguments(sub)
-    help_choose = "how the model that is both in one chooses its neuron: the strongest, or an input class"
+    _served_arguments(sub)
+    help_choose = (
+        "triton: how the model that is both in one chooses its neuron, the strongest or an input class"
+    )
     sub.add_argument("--choose", choices=choice.CHOICES, default="max", help=help_choose)
-    sub.add_argument("--batch", metavar="N", type=positive, default=8, help="pictures run at once, at most")
     sub.add_argument("-o", "--output", required=True, metavar="FOLDER", help="where the files go")
+
+
+def _serve_arguments(command: Add) -> None:
+    sub = command(
+        "serve",
+        "serve explanations over HTTP and gRPC, by the Open Inference Protocol (V2)",
+        "out",
+        "squeezenet1_1 --bottleneck packed --http-port 8000 --grpc-port 8001",
+    )
+    sub.add_argument("model", metavar="FOLDER_OR_MODEL", help="a folder that compile wrote, or a model")
+    _served_arguments(sub)
+    sub.add_argument("--host", default="127.0.0.1", help="0.0.0.0 listens to other machines too")
+    sub.add_argument("--http-port", metavar="PORT", type=_port, default=8080, help="0 for any")
+    sub.add_argument("--grpc-port", metavar="PORT", type=_port, default=8081, help="0 for any")
+    help_bytes = "most bytes of a request"
+    sub.add_argument("--max-bytes", metavar="N", type=positive, default=32 * 2**20, help=help_bytes)
+    help_limit = "for a request to arrive, and for its answer"
+    sub.add_argument("--time-limit", metavar="SECONDS", type=positive, default=30, help=help_limit)
+
+
+def _served_arguments(sub: argparse.ArgumentParser) -> None:
+    _compilation_arguments(sub)
+    help_recipe = "how pictures are fed (default: the model's own, else imagenet)"
+    sub.add_argument("--recipe", metavar="NAME_OR_FILE", help=help_recipe)
+    help_packed = (
+        "of a model; packed: masks and switches in few bits, which the server can hand out for later"
+    )
+    sub.add_argument("--bottleneck", choices=compiler.BOTTLENECKS, default="plain", help=help_packed)
+    sub.add_argument("--batch", metavar="N", type=positive, default=8, help="images run at once, at most")
 
 
 def _experiment_arguments(sub: argparse.ArgumentParser) -> None:
@@ -296,6 +328,12 @@ def _device(text: str) -> str:
 def _side(text: str) -> int:
     if not 16 <= whole(text) <= 4096:
         raise argparse.ArgumentTypeError("16 to 4096")
+    return int(text)
+
+
+def _port(text: str) -> int:
+    if whole(text) > 65535:
+        raise argparse.ArgumentTypeError("0 to 65535")
     return int(text)
 
 

@@ -34,7 +34,7 @@ from revgraph import (
     verify,
     zoo,
 )
-from revgraph.errors import RevgraphError
+from revgraph.errors import RevgraphError, missing_extra
 from revgraph.pair import Compiled
 from revgraph.runtime import Device
 from revgraph.session import Session
@@ -78,9 +78,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         print(f"revgraph: error: {known}", file=sys.stderr)
         return 1
-    for note in () if args.quiet else args.notes:
-        print(f"revgraph: note: {note}", file=sys.stderr)
+    _say_notes(args)
     return int(status or 0)
+
+
+def _say_notes(args: Args) -> None:
+    while args.notes:
+        note = args.notes.pop(0)
+        if not args.quiet:
+            print(f"revgraph: note: {note}", file=sys.stderr)
 
 
 # ---------------------------------------------------------------- commands
@@ -189,7 +195,10 @@ def _compiled(args: Args) -> Compiled:
         return compiled
     variant = args.variant or "desalinet"
     target = Device.of(args.device).kind
-    return revgraph.compile(_model(args.model), variant=variant, at=args.at, target=target)
+    bottleneck = vars(args).get("bottleneck", "plain")
+    return revgraph.compile(
+        _model(args.model), variant=variant, at=args.at, target=target, bottleneck=bottleneck
+    )
 
 
 def _recipe(args: Args, own: str | None) -> recipe.Recipe:
@@ -453,16 +462,56 @@ def _segment_all(args: Args, cases: "Sequence[Case]", settings: "Settings") -> N
 
 def _package(args: Args) -> None:
     from revgraph.serving import triton
+    from revgraph.serving.kserve import container
 
+    folder = Path(args.output)
     compiled = _compiled(args)
     _note_beyond_paper(args, compiled)
-    written = triton.repository(Path(args.output), compiled, args.choose, args.batch, args.device)
+    if args.stack == "triton":
+        written = triton.repository(folder, compiled, args.choose, args.batch, args.device)
+    else:
+        chosen = _recipe(args, compiled.metadata.get("recipe"))
+        written = container.contents(folder, compiled, args.recipe, chosen, args.batch, args.device)
     files.write_all({path: content for path, (content, _) in written.items()})
     _print(
         args,
         [{"path": str(path), "what": what} for path, (_, what) in written.items() if what],
         lambda row: list(row.values()),
     )
+
+
+def _serve(args: Args) -> None:
+    try:
+        from revgraph.serving.kserve import server
+    except ImportError as error:
+        raise missing_extra("cannot serve", str(error.name), "serve") from error
+    from revgraph.serving.kserve.service import Service
+
+    compiled, chosen = _compilation(args)
+    _note_beyond_paper(args, compiled)
+    session = Session(compiled, threads=args.threads, device=args.device)
+    service = Service(session, _explainer(args, session, chosen))
+    service.warm_up()
+
+    def started(http: str, grpc: str) -> None:
+        rows = [{"address": http, "what": "HTTP"}, {"address": grpc, "what": "gRPC"}]
+        _print(args, rows, lambda row: list(row.values()))
+        sys.stdout.flush()
+        _say_notes(args)
+
+    limits = server.Limits(args.batch, args.max_bytes, args.time_limit)
+    server.serve(service, args.host, args.http_port, args.grpc_port, limits, started)
+
+
+def _explainer(args: Args, session: Session, chosen: recipe.Recipe) -> explain.Explainer | None:
+    """What feeds pictures to a network and draws x_hat; None where it takes none, and no recipe says so."""
+    try:
+        return explain.Explainer(session, chosen)
+    except RevgraphError as error:
+        if args.recipe:
+            raise
+        args.notes.append(f"tensors are taken alone, no pictures: {error}")
+        return None
 
 
 def _subject(args: Args) -> "Subject":
@@ -552,4 +601,5 @@ COMMANDS = {
     "search": _search,
     "segment": _segment,
     "package": _package,
+    "serve": _serve,
 }

@@ -3,5 +3,8 @@
 Each module is imported by the command that needs it.
 """
 
-STACKS = {"triton": "a model repository for NVIDIA Triton's ONNX Runtime backend"}
+STACKS = {
+    "triton": "a model repository for NVIDIA Triton's ONNX Runtime backend",
+    "kserve": "a container of `revgraph serve`, and the InferenceService that KServe runs",
+}
 """The stacks, by name."""

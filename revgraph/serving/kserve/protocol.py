@@ -72,7 +72,9 @@ def _binary(inputs: list[_Input], rest: bytes) -> list[bytes | None]:
         if (size is None) == (tensor.data is None):
             raise InvalidInput(f"input '{tensor.name}' needs either data or {BINARY_SIZE}")
         if size is not None and not (type(size) is int and 0 <= size <= len(rest)):
-            raise InvalidInput(f"input '{tensor.name}' has {BINARY_SIZE} {size}, and {len(rest)} bytes are left")
+            raise InvalidInput(
+                f"input '{tensor.name}' has {BINARY_SIZE} {size}, and {len(rest)} bytes are left"
+            )
         found.append(None if size is None else rest[: int(size)])
         rest = rest if size is None else rest[int(size) :]
     if rest:
@@ -118,7 +120,6 @@ def response(request: InferRequest, name: str, found: Mapping[str, np.ndarray]) 
         name,
         outputs,
         requested_outputs=[RequestedOutput(key, {BINARY_OUTPUT: value}) for key, value in asked.items()],
-        use_binary_outputs=everywhere,
     )
 
 

@@ -253,7 +253,9 @@ def _listening(host: str, port: int) -> socket.socket:
         return socket.create_server((host, port), family=family, backlog=2048)
     except OSError as error:
         why = error.strerror or str(error)
-        raise RevgraphError(f"cannot listen on {_address(host, port)}", why, "another port or host") from error
+        raise RevgraphError(
+            f"cannot listen on {_address(host, port)}", why, "another port or host"
+        ) from error
 
 
 def _address(host: str, port: int) -> str:
