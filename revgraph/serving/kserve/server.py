@@ -12,8 +12,8 @@ from typing import Any, NoReturn
 
 import grpc
 import uvicorn
-from fastapi import FastAPI
-from fastapi.exceptions import HTTPException, RequestValidationError
+from fastapi import FastAPI, HTTPException
+from fastapi.exceptions import RequestValidationError
 from grpc_interceptor import AsyncExceptionToStatusInterceptor
 from kserve import InferRequest, InferResponse, Model, ModelRepository
 from kserve.errors import InvalidInput, ModelNotFound
@@ -24,6 +24,7 @@ from kserve.protocol.model_repository_extension import ModelRepositoryExtension
 from kserve.protocol.rest.server import metrics_handler
 from kserve.protocol.rest.v2_endpoints import register_v2_endpoints
 from prometheus_client import Counter, Histogram
+from starlette.exceptions import HTTPException as AnyHTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -87,8 +88,6 @@ def serve(
     Raises:
         RevgraphError: It cannot listen there.
     """
-    for number in signal.SIGINT, signal.SIGTERM:  # uvicorn repeats what it was sent, when it has stopped
-        signal.signal(number, lambda *_: None)
     asyncio.run(_serve(service, host, http_port, grpc_port, limits, started))
 
 
@@ -113,6 +112,8 @@ async def _serve(
             timeout_graceful_shutdown=int(limits.seconds),
         )
     )
+    for number in signal.SIGINT, signal.SIGTERM:  # until uvicorn listens to them, and when it repeats them
+        signal.signal(number, lambda *_: setattr(http, "should_exit", True))
     with _listening(host, http_port) as listening:
         rpc = _rpc(plane, limits)
         rpc_port = _bound(rpc, _address(host, grpc_port))
@@ -190,7 +191,7 @@ def _app(plane: protocol.Plane) -> FastAPI:
     app = FastAPI(title="revgraph", docs_url=None, redoc_url=None)
     app.add_api_route("/metrics", metrics_handler, methods=["GET"])
     register_v2_endpoints(app, plane, _Fixed(plane.model_registry))
-    for kind in (*STATUS, HTTPException, RequestValidationError, Exception):
+    for kind in (*STATUS, AnyHTTPException, RequestValidationError, Exception):
         app.add_exception_handler(kind, _told)
     return app
 
@@ -198,7 +199,7 @@ def _app(plane: protocol.Plane) -> FastAPI:
 async def _told(request: Request, error: Exception) -> JSONResponse:
     """An error as clients of the protocol expect it."""
     known = next((status for kind, (status, _) in STATUS.items() if isinstance(error, kind)), None)
-    if isinstance(error, HTTPException):
+    if isinstance(error, AnyHTTPException):
         return _error(error.status_code, error.detail)
     if isinstance(error, RequestValidationError):
         first = error.errors()[0]
