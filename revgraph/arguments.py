@@ -75,7 +75,9 @@ def parser(functions: Mapping[str, Command]) -> argparse.ArgumentParser:
     command("variants", "list the eight variants of the paper's Fig. 3", "", "--json")
     command("models", "list the recipes and networks that revgraph knows", "", "--json")
     command("doctor", "show what this machine can run, and why not the rest", "", "--json")
-    sub = command("demo", "compile SqueezeNet, run it on a photograph and draw the result", "", "-o out")
+    sub = command("demo", "compile SqueezeNet, run it on a photograph and draw the result", "", "-o out", "--web -o page")
+    sub.add_argument("--web", action="store_true", help="as a page in the browser, served to this machine")
+    sub.add_argument("--port", type=whole, metavar="N", default=8000, help="of the page; 0 is a free one")
     sub.add_argument("-o", "--output", default="out", metavar="FOLDER", help="where the files go")
     _figure_arguments(command)
     _search_arguments(command)
@@ -264,9 +266,10 @@ def _segment_arguments(command: Add) -> None:
 def _package_arguments(command: Add) -> None:
     sub = command(
         "package",
-        "write what a serving stack loads: a model's forward and reversed graphs, and both in one",
+        "write what a serving stack or a browser loads: forward and reversed graphs, and both in one",
         "squeezenet1_1 --for triton -o models",
         "out --for triton --choose class --device cuda:1 -o models",
+        "model.onnx --for web --recipe imagenet -o page",
     )
     sub.add_argument("model", metavar="FOLDER_OR_MODEL", help="a folder that compile wrote, or a model")
     listed = "; ".join(f"{name} ({what})" for name, what in serving.STACKS.items())
@@ -274,6 +277,8 @@ def _package_arguments(command: Add) -> None:
     _compilation_arguments(sub)
     help_choose = "how the model that is both in one chooses its neuron: the strongest, or an input class"
     sub.add_argument("--choose", choices=choice.CHOICES, default="max", help=help_choose)
+    help_recipe = "how the page feeds pictures (default: the model's own, else imagenet)"
+    sub.add_argument("--recipe", metavar="NAME_OR_FILE", help=help_recipe)
     sub.add_argument("--batch", metavar="N", type=positive, default=8, help="pictures run at once, at most")
     sub.add_argument("-o", "--output", required=True, metavar="FOLDER", help="where the files go")
 

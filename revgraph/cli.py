@@ -1,6 +1,7 @@
 """The command line: parse, call one function, print."""
 
 import argparse
+import contextlib
 import dataclasses
 import importlib
 import json
@@ -452,11 +453,31 @@ def _segment_all(args: Args, cases: "Sequence[Case]", settings: "Settings") -> N
 
 
 def _package(args: Args) -> None:
-    from revgraph.serving import triton
+    from revgraph.serving import triton, web
 
+    if args.stack == "web":
+        compilations = _every_compilation(args)
+        _note_beyond_paper(args, compilations[0])
+        chosen = _recipe(args, compilations[0].metadata.get("recipe"))
+        _report_written(args, web.site(Path(args.output), compilations, chosen))
+        return
     compiled = _compiled(args)
     _note_beyond_paper(args, compiled)
-    written = triton.repository(Path(args.output), compiled, args.choose, args.batch, args.device)
+    _report_written(
+        args, triton.repository(Path(args.output), compiled, args.choose, args.batch, args.device)
+    )
+
+
+def _every_compilation(args: Args) -> list[Compiled]:
+    """A folder's compilations, or a model's three named variants; or the one asked for."""
+    if os.path.isdir(args.model):
+        return pair.load_all(args.model, args.variant)
+    names = [args.variant] if args.variant else demo.ROW
+    return [revgraph.compile(_model(args.model), variant=name, at=args.at, target="web") for name in names]
+
+
+def _report_written(args: Args, written: dict[Path, tuple[files.Content, str]]) -> None:
+    """Write files, and a line on each that has one."""
     files.write_all({path: content for path, (content, _) in written.items()})
     _print(
         args,
@@ -506,8 +527,22 @@ def _models(args: Args) -> None:
 
 
 def _demo(args: Args) -> None:
+    if args.web:
+        _demo_page(args)
+        return
     paths = demo.demo(Path(args.output), threads=args.threads, device=args.device)
     _print(args, [{"path": str(path), "what": what} for path, what in paths], lambda row: list(row.values()))
+
+
+def _demo_page(args: Args) -> None:
+    from revgraph.serving import web
+
+    folder = Path(args.output)
+    with web.server(folder, args.port) as server:
+        _report_written(args, web.example(folder))
+        print(f"http://127.0.0.1:{server.server_port}/", flush=True)
+        with contextlib.suppress(KeyboardInterrupt):
+            server.serve_forever()
 
 
 def _doctor(args: Args) -> int:

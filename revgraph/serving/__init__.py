@@ -3,5 +3,8 @@
 Each module is imported by the command that needs it.
 """
 
-STACKS = {"triton": "a model repository for NVIDIA Triton's ONNX Runtime backend"}
+STACKS = {
+    "triton": "a model repository for NVIDIA Triton's ONNX Runtime backend",
+    "web": "a page that runs in the browser",
+}
 """The stacks, by name."""
