@@ -75,7 +75,13 @@ def parser(functions: Mapping[str, Command]) -> argparse.ArgumentParser:
     command("variants", "list the eight variants of the paper's Fig. 3", "", "--json")
     command("models", "list the recipes and networks that revgraph knows", "", "--json")
     command("doctor", "show what this machine can run, and why not the rest", "", "--json")
-    sub = command("demo", "compile SqueezeNet, run it on a photograph and draw the result", "", "-o out", "--web -o page")
+    sub = command(
+        "demo",
+        "compile SqueezeNet, run it on a photograph and draw the result",
+        "",
+        "-o out",
+        "--web -o page",
+    )
     sub.add_argument("--web", action="store_true", help="as a page in the browser, served to this machine")
     sub.add_argument("--port", type=whole, metavar="N", default=8000, help="of the page; 0 is a free one")
     sub.add_argument("-o", "--output", default="out", metavar="FOLDER", help="where the files go")

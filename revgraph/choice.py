@@ -90,8 +90,8 @@ def _channel(b: Builder, y: Tensor, given: Tensor) -> Tensor:
     countdown = _countdown(b, y, end=2)
     chosen = b.emit("Gather", countdown, given, dtype=np.int64, shape=given.shape)
     every = b.emit("Reshape", countdown, np.array([-1, *ones]), dtype=np.int64, shape=[y.shape[1], *ones])
-    one = b.emit("Reshape", chosen, np.array([-1, 1, *ones]), dtype=np.int64, shape=[y.shape[0], 1, *ones])
-    return b.emit("Equal", every, one, dtype=bool, shape=[*y.shape[:2], *ones])
+    one = b.emit("Reshape", chosen, np.array([-1, 1, *ones]), dtype=np.int64, shape=[*given.shape, 1, *ones])
+    return b.emit("Equal", every, one, dtype=bool, shape=[*given.shape, y.shape[1], *ones])
 
 
 def _countdown(b: Builder, y: Tensor, end: int) -> Tensor:

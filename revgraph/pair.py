@@ -289,7 +289,9 @@ def load_all(folder: str | Path, variant: str | None = None) -> list[Compiled]:
     """
     held = {stem.rpartition(".")[2] for stem, _ in _compilations(Path(folder))}
     found = [name for name in VARIANTS if name in held and variant in (None, name)]
-    return [load(folder, name) for name in found or [variant]]
+    return [load(folder, name) for name in found] or [
+        load(folder, variant)
+    ]  # the latter says what is missing
 
 
 def _compilations(folder: Path) -> Iterable[tuple[str, tuple[Path, ...]]]:

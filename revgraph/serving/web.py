@@ -1,4 +1,4 @@
-"""A static page that explains pictures in a browser, by onnxruntime-web: nothing leaves the visitor's machine.
+"""A static page that explains pictures in a browser, by onnxruntime-web: no picture leaves the machine.
 
 Its source is `page/`; npm builds it once into revgraph's cache. Beside it go one model of all variants and
 `site.json`, which says how pictures become its input and what its classes are called.
@@ -76,9 +76,7 @@ def site(
     return written
 
 
-def _site(
-    fused: LightModel, name: str, compilations: Sequence[Compiled], chosen: Recipe
-) -> dict[str, Any]:
+def _site(fused: LightModel, name: str, compilations: Sequence[Compiled], chosen: Recipe) -> dict[str, Any]:
     """What `page/src/site.ts` reads."""
     first, graph = compilations[0], fused.model.graph
     (x, *others) = (value for value in graph.input if value.name != "class")
