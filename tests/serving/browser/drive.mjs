@@ -27,7 +27,7 @@ const ready = (page) => page.waitForSelector("#choose:enabled");
 const status = (page) => page.textContent("#status");
 const error = (page) => page.textContent("#error:not([hidden])");
 
-/** What the page answers to something done on it; what differs where another thread adds is not compared. */
+/** What the page answers to something done on it. */
 async function answered(page, act) {
   await page.evaluate(() => (window.answer = null));
   await act();
