@@ -75,7 +75,15 @@ def parser(functions: Mapping[str, Command]) -> argparse.ArgumentParser:
     command("variants", "list the eight variants of the paper's Fig. 3", "", "--json")
     command("models", "list the recipes and networks that revgraph knows", "", "--json")
     command("doctor", "show what this machine can run, and why not the rest", "", "--json")
-    sub = command("demo", "compile SqueezeNet, run it on a photograph and draw the result", "", "-o out")
+    sub = command(
+        "demo",
+        "compile SqueezeNet, run it on a photograph and draw the result",
+        "",
+        "-o out",
+        "--web -o page",
+    )
+    sub.add_argument("--web", action="store_true", help="as a page in the browser, served to this machine")
+    sub.add_argument("--port", type=whole, metavar="N", default=8000, help="of the page; 0 is a free one")
     sub.add_argument("-o", "--output", default="out", metavar="FOLDER", help="where the files go")
     _figure_arguments(command)
     _search_arguments(command)
@@ -265,10 +273,11 @@ def _segment_arguments(command: Add) -> None:
 def _package_arguments(command: Add) -> None:
     sub = command(
         "package",
-        "write what a serving stack loads: a model's forward and reversed graphs, and what runs them",
+        "write what a serving stack or a browser loads: forward and reversed graphs, or both in one",
         "squeezenet1_1 --for triton -o models",
         "out --for triton --choose class --device cuda:1 -o models",
-        "squeezenet1_1 --for kserve -o served",
+        "squeezenet1_1 --for kserve --bottleneck packed -o served",
+        "model.onnx --for web --recipe imagenet -o page",
     )
     sub.add_argument("model", metavar="FOLDER_OR_MODEL", help="a folder that compile wrote, or a model")
     listed = "; ".join(f"{name} ({what})" for name, what in serving.STACKS.items())

@@ -4,7 +4,7 @@
 the graph makes of that image's y alone. What `neuron` refuses is not noticed: y that is not finite.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import onnx
@@ -25,11 +25,28 @@ def _max(b: Builder, y: Tensor) -> Tensor:
 
 
 def _class(b: Builder, y: Tensor) -> Tensor:
-    """Where the class is positive; if nowhere, its largest position.
+    """Where the class is positive; if nowhere, its largest position."""
+    return _positive(b, y, _given(b, y.shape[0]))
 
-    The largest is added always: of positive positions it is one.
-    """
-    channel = _channel(b, y)
+
+def _either(b: Builder, y: Tensor) -> Tensor:
+    """As `class` where there is one, as `max` where `class` is empty."""
+    given = _given(b, "classes")
+    size = b.emit("Shape", given, dtype=np.int64, shape=[1])
+    end = b.emit("Max", size, np.array([1]), dtype=np.int64, shape=[1])
+    padded = b.emit("Concat", given, np.array([0]), dtype=np.int64, shape=[None], axis=0)
+    one = b.emit("Slice", padded, np.array([0]), end, dtype=np.int64, shape=[None])
+    empty = b.emit("Equal", size, np.array([0]), dtype=bool, shape=[1])
+    some = b.emit("Not", empty, dtype=bool, shape=[1])
+    kind = {"dtype": bool, "shape": y.shape}
+    strongest = b.emit("And", empty, _max(b, y), **kind)  # no Where: onnxruntime has none of bool
+    asked = b.emit("And", some, _positive(b, y, one), **kind)
+    return b.emit("Or", strongest, asked, **kind)
+
+
+def _positive(b: Builder, y: Tensor, given: Tensor) -> Tensor:
+    """Where each image's channel is positive, and its largest position: of positive ones it is one."""
+    channel = _channel(b, y, given)
     alone = b.emit("Where", channel, y, np.array(-np.inf, y.dtype), dtype=y.dtype, shape=y.shape)
     positive = b.emit("Greater", y, np.zeros((), y.dtype), dtype=bool, shape=y.shape)
     either = b.emit("Or", positive, _first_largest(b, alone), dtype=bool, shape=y.shape)
@@ -37,6 +54,10 @@ def _class(b: Builder, y: Tensor) -> Tensor:
 
 
 CHOICES: Mapping[str, Callable[[Builder, Tensor], Tensor]] = {"max": _max, CLASS: _class}
+
+EITHER = "either"
+"""A choice for a client of its own picture, who learns the classes with the first run: one server's
+requests could not be joined, some with a class and some without."""
 
 # ----- Their parts -----
 
@@ -52,19 +73,25 @@ def _first_largest(b: Builder, y: Tensor) -> Tensor:
     return b.emit("Equal", countdown, _largest(b, left), dtype=bool, shape=y.shape)
 
 
-def _channel(b: Builder, y: Tensor) -> Tensor:
+def _given(b: Builder, count: int | str | None) -> Tensor:
+    """The input `class`."""
+    given = gs.Variable(CLASS, np.dtype(np.int64), [count])
+    b.graph.inputs.append(given)
+    return given
+
+
+def _channel(b: Builder, y: Tensor, given: Tensor) -> Tensor:
     """The channel that each image's class names: bool (N, C, 1, ..., 1).
 
     Gather refuses a class that y does not have on a CPU; on CUDA it gives 0, which no channel is counted as,
     and p is all zero. Negative ones count from the end.
     """
-    given, ones = gs.Variable(CLASS, np.dtype(np.int64), [y.shape[0]]), [1] * len(y.shape[2:])
-    b.graph.inputs.append(given)
+    ones = [1] * len(y.shape[2:])
     countdown = _countdown(b, y, end=2)
     chosen = b.emit("Gather", countdown, given, dtype=np.int64, shape=given.shape)
     every = b.emit("Reshape", countdown, np.array([-1, *ones]), dtype=np.int64, shape=[y.shape[1], *ones])
-    one = b.emit("Reshape", chosen, np.array([-1, 1, *ones]), dtype=np.int64, shape=[y.shape[0], 1, *ones])
-    return b.emit("Equal", every, one, dtype=bool, shape=[*y.shape[:2], *ones])
+    one = b.emit("Reshape", chosen, np.array([-1, 1, *ones]), dtype=np.int64, shape=[*given.shape, 1, *ones])
+    return b.emit("Equal", every, one, dtype=bool, shape=[*given.shape, y.shape[1], *ones])
 
 
 def _countdown(b: Builder, y: Tensor, end: int) -> Tensor:
@@ -88,13 +115,14 @@ def _largest(b: Builder, values: Tensor) -> Tensor:
 # ----- The fused model -----
 
 
-def inside(fused: LightModel, y: str, choice: str) -> LightModel:
+def inside(fused: LightModel, y: str, choice: str, x_hats: Sequence[str] = ("x_hat",)) -> LightModel:
     """A fused model that makes p itself.
 
     Args:
         fused: With an input p. Nothing in it is called as the input `class`, if that is the choice.
         y: The name of the output that p is a projection of.
-        choice: A key of CHOICES.
+        choice: A key of CHOICES, or EITHER.
+        x_hats: The names of the outputs that have a row for each of p.
 
     Returns:
         The model without the input p, with `class` where that is the choice; x_hat has a row per image.
@@ -109,7 +137,8 @@ def inside(fused: LightModel, y: str, choice: str) -> LightModel:
     graph.value_info.extend([given, *chooser.value_info])
     graph.input.remove(given)
     graph.input.extend(value for value in chooser.input if value.name == CLASS)
-    rows(graph, "x_hat").CopyFrom(rows(graph, y))
+    for x_hat in x_hats:
+        rows(graph, x_hat).CopyFrom(rows(graph, y))
     stored = {tensor.name for tensor in graph.initializer}
     graph.initializer.extend(tensor for tensor in chooser.initializer if tensor.name not in stored)
     nodes = list(graph.node)
@@ -138,7 +167,7 @@ def _chooser(model: onnx.ModelProto, y: str, choice: str) -> onnx.GraphProto:
     opset = next(entry.version for entry in model.opset_import if not entry.domain)
     b = Builder(gs.Graph(inputs=[scores], opset=opset), {*tensor_names(model)})
     b.scope = "choice"
-    chosen = CHOICES[choice](b, scores)
+    chosen = {**CHOICES, EITHER: _either}[choice](b, scores)
     b.graph.outputs = [b.emit("Cast", chosen, dtype=dtype, shape=shape, name="p", to=dtype.type)]
     return export(b.graph).model.graph
 

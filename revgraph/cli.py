@@ -1,12 +1,13 @@
 """The command line: parse, call one function, print."""
 
 import argparse
+import contextlib
 import dataclasses
 import importlib
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +48,8 @@ if TYPE_CHECKING:
     from revgraph.paper.subject import Subject
 
 Args = argparse.Namespace
+Written = Mapping[Path, tuple[files.Content, str]]
+"""Files to write, with a line on some of them."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -461,17 +464,45 @@ def _segment_all(args: Args, cases: "Sequence[Case]", settings: "Settings") -> N
 
 
 def _package(args: Args) -> None:
-    from revgraph.serving import triton
-    from revgraph.serving.kserve import container
+    written = {"triton": _for_triton, "kserve": _for_kserve, "web": _for_web}[args.stack](args)
+    _report_written(args, written)
 
-    folder = Path(args.output)
+
+def _for_triton(args: Args) -> Written:
+    from revgraph.serving import triton
+
     compiled = _compiled(args)
     _note_beyond_paper(args, compiled)
-    if args.stack == "triton":
-        written = triton.repository(folder, compiled, args.choose, args.batch, args.device)
-    else:
-        chosen = _recipe(args, compiled.metadata.get("recipe"))
-        written = container.contents(folder, compiled, args.recipe, chosen, args.batch, args.device)
+    return triton.repository(Path(args.output), compiled, args.choose, args.batch, args.device)
+
+
+def _for_kserve(args: Args) -> Written:
+    from revgraph.serving.kserve import container
+
+    compiled, chosen = _compilation(args)
+    _note_beyond_paper(args, compiled)
+    return container.contents(Path(args.output), compiled, args.recipe, chosen, args.batch, args.device)
+
+
+def _for_web(args: Args) -> Written:
+    from revgraph.serving import web
+
+    compilations = _every_compilation(args)
+    _note_beyond_paper(args, compilations[0])
+    chosen = _recipe(args, compilations[0].metadata.get("recipe"))
+    return web.site(Path(args.output), compilations, chosen)
+
+
+def _every_compilation(args: Args) -> list[Compiled]:
+    """A folder's compilations, or a model's three named variants; or the one asked for."""
+    if os.path.isdir(args.model):
+        return pair.load_all(args.model, args.variant)
+    names = [args.variant] if args.variant else demo.ROW
+    return [revgraph.compile(_model(args.model), variant=name, at=args.at, target="web") for name in names]
+
+
+def _report_written(args: Args, written: Written) -> None:
+    """Write files, and a line on each that has one."""
     files.write_all({path: content for path, (content, _) in written.items()})
     _print(
         args,
@@ -555,8 +586,22 @@ def _models(args: Args) -> None:
 
 
 def _demo(args: Args) -> None:
+    if args.web:
+        _demo_page(args)
+        return
     paths = demo.demo(Path(args.output), threads=args.threads, device=args.device)
     _print(args, [{"path": str(path), "what": what} for path, what in paths], lambda row: list(row.values()))
+
+
+def _demo_page(args: Args) -> None:
+    from revgraph.serving import web
+
+    folder = Path(args.output)
+    with web.server(folder, args.port) as server:
+        _report_written(args, web.example(folder))
+        print(f"http://127.0.0.1:{server.server_port}/", flush=True)
+        with contextlib.suppress(KeyboardInterrupt):
+            server.serve_forever()
 
 
 def _doctor(args: Args) -> int:

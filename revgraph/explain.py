@@ -77,7 +77,7 @@ class Explainer:
         shape = session.x_shape
         self._channels_last = len(shape) == 4 and shape[3] == len(recipe.channels) != shape[1]
         fed = [shape[i] for i in (0, 3, 1, 2)] if self._channels_last else shape
-        self.size = _picture_size(fed, recipe, shorter)
+        self.size = picture_size(fed, recipe, shorter)
         y = next(o for o in session.pair.light_forward.model.graph.output if o.name == session.pair.at)
         channels = [dim.dim_value for dim in y.type.tensor_type.shape.dim][1:2]
         counted = recipe.labels is not None and channels == [recipe.labels.count]
@@ -153,7 +153,12 @@ def kept_shape(image: Image.Image, shorter: int) -> tuple[int, int]:
     return height, width
 
 
-def _picture_size(shape: Sequence[int | str | None], recipe: Recipe, shorter: int | None) -> tuple[int, int]:
+def picture_size(shape: Sequence[int | str | None], recipe: Recipe, shorter: int | None) -> tuple[int, int]:
+    """(H, W) of what a network of that input (N, C, H, W) is fed.
+
+    Raises:
+        RevgraphError: It does not take pictures of the recipe's kind, or of any shape.
+    """
     what = "cannot feed pictures to this network"
     if len(shape) != 4 or (isinstance(shape[1], int) and shape[1] != len(recipe.channels)):
         why = f"its input is {list(shape)} and recipe '{recipe.name}' makes (N, {len(recipe.channels)}, H, W)"

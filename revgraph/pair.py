@@ -115,7 +115,7 @@ class Compiled:
     def _light_fused(self, choose: str | None) -> LightModel:
         if choose not in (None, *choice.CHOICES):
             raise RevgraphError("unknown choice", f"'{choose}'", f"known: {', '.join(choice.CHOICES)}")
-        fused, noted = self._joined(), {"choose": choose or "none"}
+        fused, noted = self.fused_from_p(), {"choose": choose or "none"}
         if choose == choice.CLASS:
             fused, name = choice.give_way(fused)
             signals = {name if key == choice.CLASS else key: x_hat for key, x_hat in self.signals.items()}
@@ -126,7 +126,7 @@ class Compiled:
         set_metadata(fused.model, {"digest": _digest(fused)})
         return fused
 
-    def _joined(self) -> LightModel:
+    def fused_from_p(self) -> LightModel:
         """Both graphs in one, from p."""
         model = onnx.ModelProto()
         model.CopyFrom(self.light_forward.model)
@@ -279,6 +279,19 @@ def load(folder: str | Path, variant: str | None = None) -> Compiled:
     for path, light in zip(paths, models, strict=True):
         _check_metadata(path, light.model)
     return _split(name, paths[0], models[0]) if len(models) == 1 else _join(name, paths, models)
+
+
+def load_all(folder: str | Path, variant: str | None = None) -> list[Compiled]:
+    """Every compilation in a folder, or the one of that variant.
+
+    Raises:
+        RevgraphError: There is none, or there are several of one variant; or as `load` does.
+    """
+    held = {stem.rpartition(".")[2] for stem, _ in _compilations(Path(folder))}
+    found = [name for name in VARIANTS if name in held and variant in (None, name)]
+    return [load(folder, name) for name in found] or [
+        load(folder, variant)
+    ]  # the latter says what is missing
 
 
 def _compilations(folder: Path) -> Iterable[tuple[str, tuple[Path, ...]]]:

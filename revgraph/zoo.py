@@ -57,13 +57,13 @@ def model_path(recipe: Recipe) -> Path:
         why = "it says how to feed a network and brings none"
         raise RevgraphError(f"no network in recipe '{recipe.name}'", why, "a model, or recipe squeezenet1_1")
     key = hashlib.sha256(f"{BUILDER} {recipe.digest}".encode()).hexdigest()[:16]
-    path = _cache() / "models" / key / f"{recipe.name}.onnx"
+    path = cache() / "models" / key / f"{recipe.name}.onnx"
     if not path.is_file():
         _store(path, _build(recipe, recipe.source))
     return path
 
 
-def _cache() -> Path:
+def cache() -> Path:
     moved = os.environ.get(CACHE)
     return Path(moved).absolute() if moved else platformdirs.user_cache_path("revgraph", appauthor=False)
 

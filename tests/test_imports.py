@@ -20,7 +20,7 @@ LEVELS = (  # from the top; a module imports those below it
     ("inspect",),
     ("session",),
     ("capture",),
-    ("compiler", "runtime"),
+    ("compiler", "runtime", "union"),
     ("pair",),
     ("choice",),
     ("lower",),
@@ -52,6 +52,7 @@ WITHIN = {  # on one level, or within one package, and still one way
     "lower.masks": {"lower.target"},
     "lower.switches": {"lower.target"},
     "lower.bits": set(),
+    "serving.web": {"demo"},
     "lower.packed": {"lower.bits", "lower.portable", "lower.target"},
 }
 # fmt: on

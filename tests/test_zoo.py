@@ -145,8 +145,8 @@ def test_the_default_cache_is_the_user_s(monkeypatch, unset):
     monkeypatch.setenv("REVGRAPH_CACHE", "")
     if unset:
         monkeypatch.delenv("REVGRAPH_CACHE")
-    assert "revgraph" in zoo._cache().parts[-2:]
-    assert zoo._cache().is_absolute()
+    assert "revgraph" in zoo.cache().parts[-2:]
+    assert zoo.cache().is_absolute()
 
 
 def test_an_unwritable_cache_names_the_variable(demo, cache):

@@ -6,5 +6,6 @@ Each module is imported by the command that needs it.
 STACKS = {
     "triton": "a model repository for NVIDIA Triton's ONNX Runtime backend",
     "kserve": "a container of `revgraph serve`, and the InferenceService that KServe runs",
+    "web": "a page that runs in the browser",
 }
 """The stacks, by name."""
