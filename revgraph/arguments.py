@@ -316,7 +316,9 @@ def _served_arguments(sub: argparse.ArgumentParser) -> None:
         "of a model; packed: masks and switches in few bits, which the server can hand out for later"
     )
     sub.add_argument("--bottleneck", choices=compiler.BOTTLENECKS, default="plain", help=help_packed)
-    sub.add_argument("--batch", metavar="N", type=positive, default=8, help="images run at once, at most")
+    sub.add_argument(
+        "--batch", metavar="N", type=positive, default=8, help="images that a server runs at once, at most"
+    )
 
 
 def _experiment_arguments(sub: argparse.ArgumentParser) -> None:

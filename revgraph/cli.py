@@ -521,7 +521,7 @@ def _serve(args: Args) -> None:
     compiled, chosen = _compilation(args)
     _note_beyond_paper(args, compiled)
     session = Session(compiled, threads=args.threads, device=args.device)
-    service = Service(session, _explainer(args, session, chosen))
+    service = Service(session, _explainer(args, session, chosen), args.batch)
     service.warm_up()
 
     def started(http: str, grpc: str) -> None:

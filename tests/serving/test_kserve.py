@@ -1,6 +1,7 @@
 """The server as a process of its own, driven by NVIDIA's clients over HTTP and gRPC."""
 
 import concurrent.futures
+import contextlib
 import importlib.util
 import io
 import json
@@ -15,7 +16,6 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -31,7 +31,7 @@ from PIL import Image
 from tritonclient.utils import InferenceServerException
 
 import revgraph
-from revgraph import picture, recipe
+from revgraph import picture, recipe, zoo
 from revgraph.explain import Explainer
 
 # Not imported here: its messages and those of tritonclient have the same names.
@@ -48,13 +48,13 @@ CLIENTS = {"http": tritonclient.http, "grpc": tritonclient.grpc}
 class Server:
     """A running `revgraph serve`."""
 
-    def __init__(self, folder: Path, *options: str) -> None:
+    def __init__(self, folder: Path, *options: str, log: Path | None = None) -> None:
         command = [sys.executable, "-m", "revgraph", "serve", str(folder), *options]
-        self.log = (folder / "log").open("w")
+        self.log = ((log or folder) / "log").open("w")
         self.process: Any = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=self.log, text=True)
         lines = [self.process.stdout.readline() for _ in range(2)]
         found = [re.search(r"127\.0\.0\.1:(\d+)", line) for line in lines]
-        assert all(found), (lines, (folder / "log").read_text())
+        assert all(found), (lines, Path(self.log.name).read_text())
         self.ports = {
             name: int(match[1]) for name, match in zip(("http", "grpc"), found, strict=True) if match
         }
@@ -84,9 +84,9 @@ class Server:
         return status
 
 
-@contextmanager
-def served(folder: Path, *options: str) -> Iterator[Server]:
-    server = Server(folder, "--http-port", "0", "--grpc-port", "0", *options)
+@contextlib.contextmanager
+def served(folder: Path, *options: str, log: Path | None = None) -> Iterator[Server]:
+    server = Server(folder, "--http-port", "0", "--grpc-port", "0", *options, log=log)
     try:
         yield server
     finally:
@@ -296,6 +296,8 @@ def test_too_large_a_request(server):
     assert (status, found["error"]) == (413, "the request is larger than 100,000 bytes")
     with pytest.raises(InferenceServerException, match="larger than max"):
         ask(server.client("grpc"), x=images(200))
+    with pytest.raises(InferenceServerException, match="the server takes 8 at once"):
+        ask(server.client("http"), x=images(9))
     with socket.create_connection(("127.0.0.1", server.ports["http"]), 10) as connection:  # of untold length
         connection.sendall(b"POST /v2/models/net/infer HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n")
         connection.sendall(b"Content-Type: application/octet-stream\r\n\r\n")
@@ -310,6 +312,39 @@ def test_a_request_that_does_not_arrive_is_given_up(server):
         start = time.monotonic()
         assert connection.recv(100).startswith(b"HTTP/1.1 408")
         assert 2 < time.monotonic() - start < 9
+
+
+def test_more_requests_at_once_than_it_takes_are_told_to_come_back(server):
+    address = ("127.0.0.1", server.ports["http"])
+    with contextlib.ExitStack() as stack:
+        for _ in range(70):
+            stack.enter_context(socket.create_connection(address, 10))
+        time.sleep(0.5)
+        assert server.fetch("v2/health/live")[0] == 503
+    for _ in range(50):
+        if (status := server.fetch("v2/health/live")[0]) == 200:
+            break
+        time.sleep(0.1)
+    assert status == 200
+
+
+def test_the_readmes_client_gets_its_picture_and_then_other_classes(tmp_path, monkeypatch):
+    written = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    command, code = (
+        re.search(rf"<!-- {marker} -->\n```\w+\n(.*?)```", written, re.DOTALL)[1]
+        for marker in ("serve", "serve client")
+    )
+    monkeypatch.chdir(tmp_path)
+    zoo.sample("chelsea").save("cat.jpg")
+    _, _, network, *options = command.split()
+    with served(Path(network), *options, log=tmp_path) as server:
+        here = code.replace("127.0.0.1:8080", f"127.0.0.1:{server.ports['http']}")
+        names: dict[str, Any] = {}
+        exec(compile(here, "README.md", "exec"), names)
+    assert names["found"].as_numpy("label").tolist() == [b"Egyptian cat"]
+    assert Image.open("explained.png").size == (227, 227)
+    assert names["x_hat"].shape == (2, 3, 227, 227)
+    assert (names["x_hat"][0] != names["x_hat"][1]).any()
 
 
 # ----- Slow answers -----

@@ -87,6 +87,15 @@ def test_a_tensor_gives_the_networks_outputs_and_x_hat_of_the_strongest(service,
     np.testing.assert_allclose(found["x_hat"], explainer.session.reverse(trace, p), rtol=1e-6)
 
 
+def test_scores_alone_are_those_of_the_model(service, explainer):
+    x = images(3)
+    found = asked(service, "prob", "logits", "channel", x=x)
+    trace = explainer.session.forward(x)
+    np.testing.assert_allclose(found["prob"], trace.outputs["prob"], rtol=1e-6)
+    np.testing.assert_allclose(found["logits"], trace.y, rtol=1e-6)
+    assert found["channel"].tolist() == trace.y.argmax(1).tolist()
+
+
 def test_a_class_or_a_projection_says_whose_x_hat(service, explainer):
     x = images(2)
     trace = explainer.session.forward(x)
@@ -123,8 +132,9 @@ def test_a_picture_is_fed_and_drawn_as_everywhere_else(service, explainer):
 def test_a_bottleneck_is_kept_for_later(service, explainer):
     x = images(2)
     kept = asked(service, "bottleneck", x=x)["bottleneck"]
-    later = asked(service, "logits", "x_hat", bottleneck=kept, **{"class": np.array([4, 1])})
+    later = asked(service, bottleneck=kept, **{"class": np.array([4, 1])})
     trace = explainer.session.forward(x)
+    assert list(later) == ["logits", "x_hat"]
     np.testing.assert_array_equal(later["logits"], trace.y)
     expected = explainer.session.reverse(trace, one_hot(trace.y, [4, 1]))
     np.testing.assert_allclose(later["x_hat"], expected, rtol=1e-6)
@@ -187,6 +197,9 @@ def test_a_strangers_bottleneck_is_refused(service, explainer, monkeypatch):
         ({"x": images(1), "class": np.array([5])}, [], "unknown class 5: 'logits' has 5 channels"),
         ({"x": images(1), "class": np.array([-1])}, [], "unknown class -1"),
         ({"x": images(3), "class": np.array([1, 2])}, [], "there are 2 for 3 images"),
+        ({"x": images(9)}, [], "input 'x' has 9 rows: the server takes 8 at once"),
+        ({"picture": of_bytes(*[b""] * 9)}, [], "input 'picture' has 9 rows"),
+        ({"x": images(1), "class": np.zeros(9, int)}, [], "input 'class' has 9 rows"),
         ({"picture": of_bytes(b"GIF89a")}, [], "cannot read this picture"),
         ({"picture": of_bytes(b"")}, [], "the file is empty"),
     ],
@@ -234,8 +247,13 @@ def test_only_like_goes_with_like(service):
     x, one = images(2), images(1)
     alone = service.job({"x": one, "class": np.array([1, 2])})
     assert alone.key is None
-    keys = {service.job({"x": x}, [name]).key for name in ("prob", "x_hat", "label")}
-    assert len(keys) == 2  # with the reversed graph, and without
+    keys = [
+        service.job({"x": x}, [name]).key for name in ("prob", "label", "x_hat", "x_hat_png", "bottleneck")
+    ]
+    assert len(set(keys)) == 3  # scores alone, with the reversed graph, and with the bottleneck
+    assert (keys[0], keys[2]) == (keys[1], keys[3])
+    both = [service.job({"x": x}, ["x_hat", "bottleneck"]), service.job({"x": one}, ["x_hat"])]
+    assert both[0].key != both[1].key
     fixed = Service(revgraph.Session(networks.cnn(batch=1), variant="desalinet"))
     assert fixed.job({"x": one}).key is None
 

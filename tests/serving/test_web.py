@@ -256,7 +256,7 @@ def test_the_views_are_pythons(seen: dict[str, Any], pictures: Path) -> None:
     photograph = np.asarray(Image.open(pictures / "exact.png").convert("RGB"))
     for variant in demo.ROW:
         x_hat = rgb_planes(seen["exact"], variant)
-        grey = np.asarray(picture._grey(picture.saliency(x_hat)))[..., None]
+        grey = np.asarray(picture.image_of(picture.grey(x_hat)))[..., None]
         dimmed = photograph / 255 * (1 - 0.6 * 0.8)
         lit = dimmed + (np.array([1, 0.8, 0]) - dimmed) * 0.8 * (grey / 255)
         wanted = {

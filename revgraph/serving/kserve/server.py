@@ -57,7 +57,7 @@ class Limits:
     """What one request may take.
 
     Attributes:
-        batch: Images that are run at once, unless a request has more.
+        batch: Images that are run at once.
         bytes: Of a request.
         seconds: For its body to arrive, and again for its answer to be there.
     """

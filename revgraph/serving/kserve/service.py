@@ -7,7 +7,7 @@ that some pictures are read and drawn while others run.
 import io
 import itertools
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -78,6 +78,10 @@ class Job:
         """N."""
         return len(next(iter(self.images.values())))
 
+    @property
+    def reverses(self) -> bool:
+        return not REVERSED.isdisjoint(self.wanted)
+
     def p(self, y: np.ndarray) -> np.ndarray:
         """The projections for y (N, ...)."""
         if isinstance(self.chosen, np.ndarray):
@@ -112,6 +116,7 @@ class Service:
     Args:
         session: Runs the compilation, whose bottleneck is offered to clients where it is packed.
         explainer: Reads pictures and draws them; without it there are tensors alone.
+        most: How many images, and rows of p, one request may have.
 
     Attributes:
         name: The network's.
@@ -122,8 +127,9 @@ class Service:
         RevgraphError: The network has inputs beside x, or an output that is called like one of the service's.
     """
 
-    def __init__(self, session: Session, explainer: Explainer | None = None) -> None:
-        self._session, self._explainer, pair = session, explainer, session.pair
+    def __init__(self, session: Session, explainer: Explainer | None = None, most: int = 8) -> None:
+        self._session, self._explainer, self._most = session, explainer, most
+        pair = session.pair
         self.name, self._digest = pair.name, pair.metadata["digest"]
         graph = pair.light_forward.model.graph
         if others := [value.name for value in graph.input if value.name != pair.input]:
@@ -153,7 +159,9 @@ class Service:
         if self._explainer is not None:
             shape = self._explainer.feed(Image.new("RGB", (64, 64))).shape[1:]
         if -1 not in shape:
-            self.run([self.job({X: np.zeros((1, *shape), self.inputs[X].dtype)})])
+            x = np.zeros((1, *shape), self.inputs[X].dtype)
+            for wanted in self._usual, (self._y.name,):
+                self.run([self.job({X: x}, wanted)])
 
     # ----- A request is checked -----
 
@@ -162,12 +170,12 @@ class Service:
 
         Args:
             given: Its inputs by name; of bytes, an array of objects.
-            wanted: The outputs' names; none for the network's own and x_hat.
+            wanted: The outputs' names; none for the network's own (y alone of a bottleneck) and x_hat.
 
         Raises:
             RevgraphError: It asks for what there is not, or an input does not fit.
         """
-        wanted = tuple(wanted) or self._usual
+        wanted = tuple(wanted) or ((self._y.name, X_HAT) if BOTTLENECK in given else self._usual)
         for what, names, known in ("input", given, self.inputs), ("output", wanted, self.outputs):
             if unknown := [name for name in names if name not in known]:
                 raise RevgraphError(
@@ -175,6 +183,9 @@ class Service:
                 )
         for name, array in given.items():
             self.inputs[name].check(array)
+            if len(array) > self._most:  # a hundred bytes of a picture or of a class become megabytes
+                what, why = f"input '{name}' has {len(array)} rows", f"the server takes {self._most} at once"
+                raise RevgraphError(what, why, "send several requests")
         images = self._images(given)
         count = len(next(iter(images.values())))
         chosen = self._chosen(given, count)
@@ -183,7 +194,8 @@ class Service:
             raise RevgraphError("cannot tell which neuron is whose", why, "one for each, or one image")
         shapes = tuple((name, array.shape[1:]) for name, array in images.items())
         joins = self._joins and len(chosen) == count
-        return Job(wanted, images, chosen, (shapes, not REVERSED.isdisjoint(wanted)) if joins else None)
+        job = Job(wanted, images, chosen, None)
+        return replace(job, key=(shapes, job.reverses, BOTTLENECK in wanted)) if joins else job
 
     def _images(self, given: Arrays) -> Arrays:
         source = _one_of(given, X, PICTURE, BOTTLENECK)
@@ -228,8 +240,8 @@ class Service:
             RevgraphError: onnxruntime cannot run the network on one of them, or y is not finite.
         """
         images = {name: _joined([job.images[name] for job in jobs]) for name in jobs[0].images}
-        trace = self._session.forward(images[X]) if X in images else self._resumed(images)
-        kept = trace.taps if any(BOTTLENECK in job.wanted for job in jobs) else {}
+        trace = self._trace(images, jobs[0])
+        kept = trace.taps if BOTTLENECK in jobs[0].wanted else {}
         taps = {name: value.numpy() for name, value in kept.items()}
         mine = list(_slices(job.rows for job in jobs))
         ps = [job.p(trace.y[rows]) for job, rows in zip(jobs, mine, strict=True)]
@@ -237,14 +249,19 @@ class Service:
             Answer(_rows(trace.outputs, rows), trace.y[rows], p, _rows(taps, rows))
             for rows, p in zip(mine, ps, strict=True)
         ]
-        if not REVERSED.isdisjoint(jobs[0].wanted):
+        if jobs[0].reverses:
             x_hat = self._session.reverse(trace, _joined(ps))
             for answer, rows in zip(answers, _slices(map(len, ps)), strict=True):
                 answer.outputs[X_HAT] = x_hat[rows]
         return answers
 
-    def _resumed(self, images: Arrays) -> Trace:
-        """The trace that bottlenecks are of; the network's outputs beside y are not in them."""
+    def _trace(self, images: Arrays, like: Job) -> Trace:
+        """What a forward pass leaves, or left; of bottlenecks y is the only output, and of scores no tap."""
+        if X in images and (like.reverses or BOTTLENECK in like.wanted):
+            return self._session.forward(images[X])
+        if X in images:
+            outputs = self._session.outputs(images[X])
+            return Trace(outputs[self._y.name], outputs, {})
         y = images[self._y.name]
         taps = {name: ort_value(array) for name, array in images.items() if name != self._y.name}
         return Trace(y, {self._y.name: y}, taps)
