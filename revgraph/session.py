@@ -123,16 +123,6 @@ class Session:
         taps = {name: results.values[name] for name in self.pair.taps}
         return Trace(outputs[self.pair.at], outputs, taps, results if results.place else None)
 
-    def outputs(self, x: Any, /, **others: Any) -> dict[str, np.ndarray]:
-        """The model's own outputs and y by name; nothing is kept for `reverse`, which makes it faster.
-
-        Args and errors are those of `forward`. The graph is opened by the first call.
-        """
-        checked = self._checked({self.pair.input: x, **others})
-        with self._alone:
-            results = self._untapped.run(self._untapped_names, checked, {})
-            return {name: results.array(name) for name in self._untapped_names}
-
     def reverse(self, trace: Trace, p: Any) -> np.ndarray:
         """Run the reversed graph.
 
@@ -219,22 +209,6 @@ class Session:
         with self._alone:
             found = graph.run(names, self._reversed_feeds(trace, p), trace.taps)
             return self.pair.rescaled({name: value.numpy() for name, value in found.values.items()})
-
-    @property
-    def _untapped_names(self) -> list[str]:
-        names = (output.name for output in self._forward.session.get_outputs())
-        return [name for name in names if name not in self.pair.taps]
-
-    @cached_property
-    def _untapped(self) -> Graph:
-        """The forward graph without taps; onnxruntime leaves out what made them."""
-        light = self.pair.light_forward
-        model = onnx.ModelProto()
-        model.CopyFrom(light.model)
-        kept = [value for value in light.model.graph.output if value.name not in self.pair.taps]
-        del model.graph.output[:]
-        model.graph.output.extend(kept)
-        return self._open(LightModel(model, light.weights), capture=self._captures)
 
     @cached_property
     def _exposed_forward(self) -> tuple[Graph, list[str]]:

@@ -355,14 +355,3 @@ def test_a_model_is_compiled_for_the_device():
 def test_a_compilation_is_told_no_more():
     with pytest.raises(TypeError, match="a compilation takes no at"):
         Session(revgraph.compile(cnn(), variant="salinet"), at="relu1")
-
-
-def test_outputs_alone_are_those_of_the_forward_pass() -> None:
-    session = revgraph.Session(cnn(), variant="desalinet")
-    x = np.random.default_rng(0).standard_normal((2, 3, 8, 8)).astype(np.float32)
-    found, trace = session.outputs(x), session.forward(x)
-    assert list(found) == ["prob", "logits"]
-    for name, array in trace.outputs.items():
-        np.testing.assert_allclose(found[name], array, rtol=1e-6)
-    with pytest.raises(RevgraphError, match="input 'x' does not fit"):
-        session.outputs(x[:, :1])

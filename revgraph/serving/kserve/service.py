@@ -159,9 +159,7 @@ class Service:
         if self._explainer is not None:
             shape = self._explainer.feed(Image.new("RGB", (64, 64))).shape[1:]
         if -1 not in shape:
-            x = np.zeros((1, *shape), self.inputs[X].dtype)
-            for wanted in self._usual, (self._y.name,):
-                self.run([self.job({X: x}, wanted)])
+            self.run([self.job({X: np.zeros((1, *shape), self.inputs[X].dtype)})])
 
     # ----- A request is checked -----
 
@@ -240,7 +238,7 @@ class Service:
             RevgraphError: onnxruntime cannot run the network on one of them, or y is not finite.
         """
         images = {name: _joined([job.images[name] for job in jobs]) for name in jobs[0].images}
-        trace = self._trace(images, jobs[0])
+        trace = self._session.forward(images[X]) if X in images else self._resumed(images)
         kept = trace.taps if BOTTLENECK in jobs[0].wanted else {}
         taps = {name: value.numpy() for name, value in kept.items()}
         mine = list(_slices(job.rows for job in jobs))
@@ -255,13 +253,8 @@ class Service:
                 answer.outputs[X_HAT] = x_hat[rows]
         return answers
 
-    def _trace(self, images: Arrays, like: Job) -> Trace:
-        """What a forward pass leaves, or left; of bottlenecks y is the only output, and of scores no tap."""
-        if X in images and (like.reverses or BOTTLENECK in like.wanted):
-            return self._session.forward(images[X])
-        if X in images:
-            outputs = self._session.outputs(images[X])
-            return Trace(outputs[self._y.name], outputs, {})
+    def _resumed(self, images: Arrays) -> Trace:
+        """The trace that bottlenecks are of; the network's outputs beside y are not in them."""
         y = images[self._y.name]
         taps = {name: ort_value(array) for name, array in images.items() if name != self._y.name}
         return Trace(y, {self._y.name: y}, taps)
