@@ -538,7 +538,7 @@ def _explainer(args: Args, session: Session, chosen: recipe.Recipe) -> explain.E
     """What feeds pictures to a network and draws x_hat; None where it takes none, and no recipe says so."""
     try:
         return explain.Explainer(session, chosen)
-    except RevgraphError as error:
+    except explain.NoPicturesError as error:
         if args.recipe:
             raise
         args.notes.append(f"tensors are taken alone, no pictures: {error}")

@@ -21,6 +21,10 @@ REDRAWS = 20
 """How often `random` tries another neuron where x_hat comes out all zero."""
 
 
+class NoPicturesError(RevgraphError):
+    """The network does not take pictures of the recipe's kind, or of any shape."""
+
+
 @dataclass(frozen=True, slots=True)
 class Explanation:
     """One neuron of one picture, reversed.
@@ -69,7 +73,8 @@ class Explainer:
             network's size.
 
     Raises:
-        RevgraphError: The network does not take pictures of the recipe's kind, or of any shape.
+        NoPicturesError: The network takes none of the recipe's kind, or of any shape.
+        RevgraphError: The recipe's class names cannot be read.
     """
 
     def __init__(self, session: Session, recipe: Recipe, shorter: int | None = None) -> None:
@@ -157,27 +162,27 @@ def picture_size(shape: Sequence[int | str | None], recipe: Recipe, shorter: int
     """(H, W) of what a network of that input (N, C, H, W) is fed.
 
     Raises:
-        RevgraphError: It does not take pictures of the recipe's kind, or of any shape.
+        NoPicturesError: It takes none of the recipe's kind, or of any shape.
     """
     what = "cannot feed pictures to this network"
     if len(shape) != 4 or (isinstance(shape[1], int) and shape[1] != len(recipe.channels)):
         why = f"its input is {list(shape)} and recipe '{recipe.name}' makes (N, {len(recipe.channels)}, H, W)"
-        raise RevgraphError(what, why, "choose another with --recipe, or use revgraph.Session from Python")
+        raise NoPicturesError(what, why, "choose another with --recipe, or use revgraph.Session from Python")
     if isinstance(shape[0], int) and shape[0] != 1:
         why = f"its batch is fixed at {shape[0]}"
-        raise RevgraphError(
+        raise NoPicturesError(
             what, why, "export it with batch 1 or a free one, or use revgraph.Session from Python"
         )
     height, width = shape[2:]
     if shorter is not None:
         if isinstance(height, int) or isinstance(width, int):
             why = f"it takes {width} x {height} alone"
-            raise RevgraphError(f"{what} whole", why, "compile it with --fully-convolutional")
+            raise NoPicturesError(f"{what} whole", why, "compile it with --fully-convolutional")
         return shorter, shorter
     if isinstance(height, int) and isinstance(width, int):
         return height, width
     if recipe.size is None:
-        raise RevgraphError(what, "neither it nor the recipe fixes their size", "give size in the recipe")
+        raise NoPicturesError(what, "neither it nor the recipe fixes their size", "give size in the recipe")
     return recipe.size
 
 

@@ -433,6 +433,21 @@ def test_asked_to_stop_it_answers_what_runs(slow, protocol, number):
         assert "Traceback" not in (slow / "log").read_text()
 
 
+def test_a_network_that_takes_no_pictures_takes_tensors(tmp_path):
+    weights = {"w": np.eye(4, dtype=np.float32)[..., None, None]}
+    net = networks.model([networks.node("Conv", "x w", "y")], ["N", 4, 1, 1], weights)
+    revgraph.compile(net, variant="salinet").save(tmp_path)
+    with served(tmp_path) as server:
+        x = np.ones((1, 4, 1, 1), np.float32)
+        found = ask(server.client("grpc"), x=x, **{"class": np.array([2])}).as_numpy("x_hat")
+        np.testing.assert_array_equal(found.ravel(), [0, 0, 1, 0])
+        with pytest.raises(InferenceServerException, match="unknown input 'picture'"):
+            ask(server.client("grpc"), picture=np.array([png()], object))
+    assert (
+        "note: tensors are taken alone, no pictures: cannot feed pictures" in (tmp_path / "log").read_text()
+    )
+
+
 def test_a_port_in_use_is_one_line(slow):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
