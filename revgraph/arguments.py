@@ -279,14 +279,13 @@ def _package_arguments(command: Add) -> None:
         "squeezenet1_1 --for kserve --bottleneck packed -o served",
         "model.onnx --for web --recipe imagenet -o page",
     )
+    sub.set_defaults(wrong=sub.error)
     sub.add_argument("model", metavar="FOLDER_OR_MODEL", help="a folder that compile wrote, or a model")
     listed = "; ".join(f"{name} ({what})" for name, what in serving.STACKS.items())
     sub.add_argument("--for", dest="stack", required=True, choices=serving.STACKS, help=listed)
     _served_arguments(sub)
-    help_choose = (
-        "triton: how the model that is both in one chooses its neuron, the strongest or an input class"
-    )
-    sub.add_argument("--choose", choices=choice.CHOICES, default="max", help=help_choose)
+    help_choose = "triton: how the model that is both in one chooses its neuron (default: max, the strongest)"
+    sub.add_argument("--choose", choices=choice.CHOICES, help=help_choose)
     sub.add_argument("-o", "--output", required=True, metavar="FOLDER", help="where the files go")
 
 

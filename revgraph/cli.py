@@ -1,6 +1,7 @@
 """The command line: parse, call one function, print."""
 
 import argparse
+import asyncio
 import contextlib
 import dataclasses
 import importlib
@@ -464,6 +465,8 @@ def _segment_all(args: Args, cases: "Sequence[Case]", settings: "Settings") -> N
 
 
 def _package(args: Args) -> None:
+    if args.choose and args.stack != "triton":
+        args.wrong("argument --choose: needs --for triton, for others are told with each request")
     written = {"triton": _for_triton, "kserve": _for_kserve, "web": _for_web}[args.stack](args)
     _report_written(args, written)
 
@@ -473,7 +476,7 @@ def _for_triton(args: Args) -> Written:
 
     compiled = _compiled(args)
     _note_beyond_paper(args, compiled)
-    return triton.repository(Path(args.output), compiled, args.choose, args.batch, args.device)
+    return triton.repository(Path(args.output), compiled, args.choose or "max", args.batch, args.device)
 
 
 def _for_kserve(args: Args) -> Written:
@@ -531,7 +534,7 @@ def _serve(args: Args) -> None:
         _say_notes(args)
 
     limits = server.Limits(args.batch, args.max_bytes, args.time_limit)
-    server.serve(service, args.host, args.http_port, args.grpc_port, limits, started)
+    asyncio.run(server.serve(service, args.host, args.http_port, args.grpc_port, limits, started))
 
 
 def _explainer(args: Args, session: Session, chosen: recipe.Recipe) -> explain.Explainer | None:

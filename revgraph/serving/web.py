@@ -104,9 +104,15 @@ def _site(fused: LightModel, name: str, compilations: Sequence[Compiled], chosen
             for c in compilations
         ],
         "classes": None if names is None else list(names),
-        "licences": list(chosen.licence.values()),
+        "licences": _licences(chosen),
         "sample": None,
     }
+
+
+def _licences(chosen: Recipe) -> list[str]:
+    """What must be said; `attribution` says of the weights in a line what `weights` says at length."""
+    texts = chosen.licence
+    return [text for key, text in texts.items() if key != "weights" or "attribution" not in texts]
 
 
 # ---------------------------------------------------------------- building

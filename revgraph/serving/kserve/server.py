@@ -67,7 +67,7 @@ class Limits:
     seconds: float = 30.0
 
 
-def serve(
+async def serve(
     service: Service,
     host: str,
     http_port: int,
@@ -88,17 +88,6 @@ def serve(
     Raises:
         RevgraphError: It cannot listen there.
     """
-    asyncio.run(_serve(service, host, http_port, grpc_port, limits, started))
-
-
-async def _serve(
-    service: Service,
-    host: str,
-    http_port: int,
-    grpc_port: int,
-    limits: Limits,
-    started: Callable[[str, str], object],
-) -> None:
     models = ModelRepository()
     models.update(Served(service, limits))
     plane = protocol.Plane(models)
