@@ -79,7 +79,7 @@ def _check_size(image: Image.Image, most: int | None) -> None:
 def _flatten(image: Image.Image) -> Image.Image:
     """Any mode as RGB."""
     if image.mode == "F" or image.mode.startswith("I"):
-        return _from_deep_grey(np.asarray(image), image.mode).convert("RGB")
+        return _from_deep_grey(np.asarray(image, np.float32), image.mode).convert("RGB")
     if not image.has_transparency_data:
         return image.convert("RGB")
     white = Image.new("RGBA", image.size, "white")

@@ -225,8 +225,26 @@ JSON = {"Content_Type": "application/json"}
     ("body", "headers", "why"),
     [
         (b"{", JSON, "cannot read the request"),
-        (b"[" * 5000, JSON, ""),
-        (b"{}", JSON, "cannot read the request: Field required"),
+        (b"[" * 5000, JSON, "cannot read the request"),
+        (b'{"inputs":[' + b"0," * 40_000 + b"0]}", JSON, "cannot read the request: inputs.0"),
+        (b'{"inputs":[{"name":"\\ud800","shape":[1],"datatype":"FP32","data":[1]}]}', JSON, "cannot read"),
+        (
+            b'{"inputs":[{"name":"x","shape":[1],"datatype":"FP\\n32","data":[1]}]}',
+            JSON,
+            "FP 32 [1]: there is no",
+        ),
+        (
+            b'{"inputs":[{"name":"class","shape":[1],"datatype":"INT64","data":[1.7]}]}',
+            JSON,
+            "not all numbers",
+        ),
+        (b'{"inputs":[{"name":"x","shape":[1],"datatype":"FP32","data":[null]}]}', JSON, "not all numbers"),
+        (
+            b'{"inputs":[%s,%s]}' % ((b'{"name":"x","shape":[1],"datatype":"FP32","data":[1]}',) * 2),
+            JSON,
+            "an input was given twice",
+        ),
+        (b"{}", JSON, "cannot read the request: inputs: Field required"),
         (b'{"inputs":[]}', JSON, "nothing to explain"),
         (
             b'{"inputs":[{"name":"x","shape":[1],"datatype":"FP32","data":[1]}]}',
@@ -239,7 +257,7 @@ JSON = {"Content_Type": "application/json"}
             "its shape is below 0",
         ),
         (b'{"inputs":[{"name":"x","shape":[2],"datatype":"FP32","data":[1]}]}', JSON, "cannot reshape"),
-        (b'{"inputs":[{"name":"x","shape":[1],"datatype":"FP32","data":["a"]}]}', JSON, "could not convert"),
+        (b'{"inputs":[{"name":"x","shape":[1],"datatype":"FP32","data":["a"]}]}', JSON, "not all numbers"),
         (b'{"inputs":[{"name":"x","shape":[1],"datatype":"FP31","data":[1]}]}', JSON, "datatype"),
         (b'{"inputs":[{"name":"picture","shape":[1],"datatype":"BYTES","data":[1]}]}', JSON, "not bytes"),
         (
@@ -247,10 +265,11 @@ JSON = {"Content_Type": "application/json"}
             JSON,
             "not a picture",
         ),
-        (HEAD + bytes(768), JSON, ""),
+        (HEAD + bytes(768), JSON, "cannot read the request"),
         (HEAD + bytes(767), BINARY, "has binary_data_size 768, and 767 bytes are left"),
         (HEAD + bytes(769), BINARY, "1 bytes follow the last input"),
         (HEAD + bytes(768), BINARY | {"Inference_Header_Content_Length": "x"}, "is 'x'"),
+        (HEAD + bytes(768), BINARY | {"Inference_Header_Content_Length": "9" * 5000}, "is '99999"),
         (HEAD + bytes(768), BINARY | {"Inference_Header_Content_Length": "7"}, "cannot read the request"),
         (HEAD.replace(b"768", b"-68") + bytes(768), BINARY, "binary_data_size -68"),
         (HEAD.replace(b"8,8", b"8,9") + bytes(768), BINARY, "cannot reshape"),
@@ -264,6 +283,7 @@ def test_malformed_requests_are_told_why(server, body, headers, why):
 
 
 def test_what_there_is_not(server):
+    assert server.fetch("v2/models/net/versions/1/infer", HEAD + bytes(768), **BINARY)[0] == 501
     assert server.fetch("v2/models/other/infer", HEAD + bytes(768), **BINARY)[0] == 404
     assert server.fetch("v2/models/other")[0] == 404
     assert server.fetch("nothing")[0] == 404
@@ -312,6 +332,27 @@ def test_a_request_that_does_not_arrive_is_given_up(server):
         start = time.monotonic()
         assert connection.recv(100).startswith(b"HTTP/1.1 408")
         assert 2 < time.monotonic() - start < 9
+
+
+def test_connections_that_send_nothing_are_cut(server):
+    address = ("127.0.0.1", server.ports["http"])
+    with contextlib.ExitStack() as stack:
+        idle = [stack.enter_context(socket.create_connection(address, 20)) for _ in range(5)]
+        for connection in idle[1:]:
+            connection.sendall(b"POST /v2/mod")
+        start = time.monotonic()
+        for connection in idle:
+            with contextlib.suppress(ConnectionResetError):
+                assert connection.recv(1) == b""
+        assert 2 < time.monotonic() - start < 9
+
+
+def test_a_request_of_grpc_that_does_not_arrive_ends_with_its_connection(server):
+    """So that a channel lives no longer than its requests may take; a client makes another by itself."""
+    client = server.client("grpc")
+    for _ in range(8):
+        ask(client, ["prob"], x=images(1))
+        time.sleep(1)
 
 
 def test_more_requests_at_once_than_it_takes_are_told_to_come_back(server):

@@ -3,6 +3,7 @@
 import asyncio
 import io
 import json
+import zipfile
 from collections.abc import Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,7 +20,6 @@ import revgraph
 from revgraph import cli, picture, recipe
 from revgraph.errors import RevgraphError
 from revgraph.explain import Explainer
-from revgraph.serving.kserve import bottleneck
 from revgraph.serving.kserve.batches import Batches
 from revgraph.serving.kserve.service import Service
 
@@ -157,26 +157,47 @@ def tampered(data: bytes, **changes: Any) -> bytes:
     return content.getvalue()
 
 
-def test_a_strangers_bottleneck_is_refused(service, explainer, monkeypatch):
+def test_a_strangers_bottleneck_is_refused(service, explainer):
     kept = asked(service, "bottleneck", x=images(1))["bottleneck"][0]
     (tap, *_) = explainer.session.pair.taps
     for bad, why in {
         b"": "not a NumPy archive",
         kept[:100]: "not a NumPy archive",
         tampered(kept, digest=np.array("0" * 64)): "another compilation's",
-        tampered(kept, **{tap: None}): "not those of this network",
-        tampered(kept, **{tap: np.zeros((1, 3, 3))}): "not those of this network",
+        tampered(kept, **{tap: None}): "other tensors",
+        tampered(kept, **{tap: np.zeros((1, 3, 3))}): f"input '{tap}' does not fit",
+        tampered(kept, **{tap: np.zeros((1, 3), np.uint8)}): f"input '{tap}' does not fit",
+        tampered(kept, logits=np.zeros((1, 3), np.float32)): "input 'logits' does not fit",
         tampered(kept, logits=np.zeros((2, 5), np.float32)): "not of one image",
         tampered(kept, logits=np.array([{}], object)): "allow_pickle",
+        tampered(kept, logits=np.zeros((1, 9_000_000), np.float32)): "it claims 36,0",
+        without_magic(kept): "not a NumPy archive|does not fit",
     }.items():
-        with pytest.raises(RevgraphError, match=f"cannot read this bottleneck: .*{why}"):
+        with pytest.raises(RevgraphError, match=why):
             asked(service, "x_hat", bottleneck=of_bytes(bad))
-    wrong_shape = tampered(kept, **{tap: np.zeros((1, 3), np.uint8)})
-    with pytest.raises(RevgraphError):
-        asked(service, "x_hat", bottleneck=of_bytes(wrong_shape))
-    monkeypatch.setattr(bottleneck, "LARGEST", 100)
-    with pytest.raises(RevgraphError, match="it claims"):
-        asked(service, "x_hat", bottleneck=of_bytes(tampered(kept)))
+
+
+def without_magic(data: bytes) -> bytes:
+    """An archive of which one member is no array."""
+    content = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(data)) as old, zipfile.ZipFile(content, "w") as new:
+        for name in old.namelist():
+            new.writestr(name, b"nothing" if name.startswith("logits") else old.read(name))
+    return content.getvalue()
+
+
+def test_a_bottleneck_of_a_free_size_is_not_offered():
+    weights = {"w": networks.he(np.random.default_rng(0), 4, 3, 3, 3)}
+    nodes = [networks.node("Conv", "x w", "conv"), networks.node("Relu", "conv", "y")]
+    net = networks.model(nodes, ["N", 3, "H", "W"], weights)
+    free = Service(revgraph.Session(net, variant="salinet", bottleneck="packed"))
+    assert "bottleneck" not in free.inputs.keys() | free.outputs.keys()
+    with pytest.raises(RevgraphError, match=r"p does not fit: it is \[1, 4, 5, 5\]"):
+        asked(free, "channel", x=images(1), p=np.ones((1, 4, 5, 5), np.float32))
+
+
+def test_an_output_named_twice_is_made_once(service):
+    assert service.job({"x": images(1)}, ["x_hat", "prob"] * 1000).wanted == ("x_hat", "prob")
 
 
 @pytest.mark.parametrize(
@@ -197,6 +218,7 @@ def test_a_strangers_bottleneck_is_refused(service, explainer, monkeypatch):
         ({"x": images(1), "class": np.array([5])}, [], "unknown class 5: 'logits' has 5 channels"),
         ({"x": images(1), "class": np.array([-1])}, [], "unknown class -1"),
         ({"x": images(3), "class": np.array([1, 2])}, [], "there are 2 for 3 images"),
+        ({"x": images(1), "p": np.full((1, 5), np.nan, np.float32)}, [], "cannot project on p: it holds NaN"),
         ({"x": images(9)}, [], "input 'x' has 9 rows: the server takes 8 at once"),
         ({"picture": of_bytes(*[b""] * 9)}, [], "input 'picture' has 9 rows"),
         ({"x": images(1), "class": np.zeros(9, int)}, [], "input 'class' has 9 rows"),
@@ -251,6 +273,9 @@ def test_only_like_goes_with_like(service):
         service.job({"x": x}, [name]).key for name in ("prob", "label", "x_hat", "x_hat_png", "bottleneck")
     ]
     assert len(set(keys)) == 3  # scores alone, with the reversed graph, and with the bottleneck
+    kept = asked(service, "bottleneck", x=one)["bottleneck"]
+    later = [service.job(given, ["x_hat"]).key for given in ({"x": one}, {"bottleneck": kept})]
+    assert later[0] != later[1]
     assert (keys[0], keys[2]) == (keys[1], keys[3])
     both = [service.job({"x": x}, ["x_hat", "bottleneck"]), service.job({"x": one}, ["x_hat"])]
     assert both[0].key != both[1].key
@@ -297,13 +322,13 @@ def test_rows_count_and_keys_keep_apart():
     doubler = Doubler()
     jobs = [
         Number(0),
-        Number(1, rows=3),
-        Number(2, rows=9),
         Number(3, "other"),
         Number(4, None),
+        Number(1, rows=3),
+        Number(2, rows=9),
         Number(5, None),
     ]
-    assert gathered(doubler, jobs) == [0, 2, 4, 6, 8, 10]
+    assert gathered(doubler, jobs) == [0, 6, 8, 2, 4, 10]
     assert sorted(doubler.batches) == [[0, 1], [2], [3], [4], [5]]
 
 

@@ -84,7 +84,8 @@ class Batches(Generic[J, A]):
         except Exception as error:  # whoever waits is told, whatever it is
             if len(batch) > 1:  # one of them is to blame
                 for each in batch:
-                    await self._answer([each])
+                    if not each[1].done():
+                        await self._answer([each])
             elif not batch[0][1].done():
                 batch[0][1].set_exception(error)
             return

@@ -16,8 +16,8 @@ Image = Mapping[str, np.ndarray]
 """y and the taps of one image by name, (1, ...)."""
 
 DIGEST = "digest"
-LARGEST = 2**28
-"""Most bytes that one image's may have: an archive can claim more than it holds."""
+HEADER = 1024
+"""Most bytes that an archive says of each tensor beside its content."""
 
 _WHAT, _REMEDY = "cannot read this bottleneck", "send back one that this server gave, as it was"
 
@@ -29,33 +29,29 @@ def pack(image: Image, digest: str) -> bytes:
     return content.getvalue()
 
 
-def unpack(data: bytes, expected: Mapping[str, np.dtype], digest: str) -> Image:
-    """What `pack` was given.
+def unpack(data: bytes, most: int, digest: str) -> Image:
+    """What `pack` was given; names, types and shapes are the caller's to check.
 
     Args:
         data: The archive, from a stranger.
-        expected: The dtype of y and of each tap.
+        most: How many bytes it may have: it can claim more than it holds.
         digest: Of the compilation.
 
     Raises:
-        RevgraphError: It is no such archive, or another compilation's.
+        RevgraphError: It is no such archive, too large, or another compilation's.
     """
     try:
-        found = _arrays(data)
+        found = _arrays(data, most)
     except Exception as error:  # a foreign archive makes its readers raise many things
         raise RevgraphError(_WHAT, f"not a NumPy archive: {error}", _REMEDY) from error
     if str(found.pop(DIGEST, "")) != digest:
         raise RevgraphError(_WHAT, "another compilation's, or not the server's at all", _REMEDY)
-    if {name: array.dtype for name, array in found.items()} != dict(expected):
-        raise RevgraphError(_WHAT, "its tensors are not those of this network", _REMEDY)
-    if any(array.shape[:1] != (1,) for array in found.values()):
-        raise RevgraphError(_WHAT, "it is not of one image", _REMEDY)
     return found
 
 
-def _arrays(data: bytes) -> dict[str, np.ndarray]:
+def _arrays(data: bytes, most: int) -> dict[str, np.ndarray]:
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        if (size := sum(member.file_size for member in archive.infolist())) > LARGEST:
+        if (size := sum(member.file_size for member in archive.infolist())) > most:
             raise ValueError(f"it claims {size:,} bytes")
     with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-        return {name: arrays[name] for name in arrays.files}
+        return {name: np.asarray(arrays[name]) for name in arrays.files}

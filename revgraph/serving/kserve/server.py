@@ -7,27 +7,29 @@ import socket
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
 from typing import Any, NoReturn
 
 import grpc
 import uvicorn
-from fastapi import FastAPI, HTTPException
-from fastapi.exceptions import RequestValidationError
+from fastapi import FastAPI
 from grpc_interceptor import AsyncExceptionToStatusInterceptor
 from kserve import InferRequest, InferResponse, Model, ModelRepository
 from kserve.errors import InvalidInput, ModelNotFound
 from kserve.logging import logger
+from kserve.protocol.dataplane import DataPlane
 from kserve.protocol.grpc import grpc_predict_v2_pb2_grpc as v2
 from kserve.protocol.grpc.servicer import InferenceServicer
 from kserve.protocol.model_repository_extension import ModelRepositoryExtension
 from kserve.protocol.rest.server import metrics_handler
 from kserve.protocol.rest.v2_endpoints import register_v2_endpoints
 from prometheus_client import Counter, Histogram
-from starlette.exceptions import HTTPException as AnyHTTPException
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from revgraph.errors import RevgraphError
 from revgraph.serving.kserve import protocol
@@ -40,7 +42,15 @@ IMAGES = Histogram(
 )
 
 WAITING = 64
-"""Most requests at once, of HTTP and of gRPC; more are told to come back."""
+"""Most connections of HTTP, and most requests of gRPC, at once; more are told to come back."""
+
+PATIENCE = 4
+"""After so many times the limit of one step a connection is cut, whatever it waits for."""
+
+TEXT = 500
+"""Most letters of an error: what a client wrote is in some."""
+
+LENGTH = "inference-header-content-length"
 
 STATUS = {
     InvalidInput: (HTTPStatus.BAD_REQUEST, grpc.StatusCode.INVALID_ARGUMENT),
@@ -90,27 +100,17 @@ async def serve(
     """
     models = ModelRepository()
     models.update(Served(service, limits))
-    plane = protocol.Plane(models)
-    http = uvicorn.Server(
-        uvicorn.Config(
-            _Bounded(_app(plane), limits),
-            log_config=None,
-            access_log=False,
-            lifespan="off",
-            limit_concurrency=WAITING,
-            timeout_graceful_shutdown=int(limits.seconds),
-        )
-    )
+    plane = DataPlane(models)
+    rpc = _rpc(plane, limits)
+    http = _Http(_app(plane, limits), rpc, limits)
     for number in signal.SIGINT, signal.SIGTERM:  # until uvicorn listens to them, and when it repeats them
         signal.signal(number, lambda *_: setattr(http, "should_exit", True))
     with _listening(host, http_port) as listening:
-        rpc = _rpc(plane, limits)
         rpc_port = _bound(rpc, _address(host, grpc_port))
         await rpc.start()
         port = listening.getsockname()[1]
         started(f"http://{_address(host, port)}/v2/models/{service.name}", _address(host, rpc_port))
         await http.serve(sockets=[listening])
-        await rpc.stop(grace=limits.seconds)
 
 
 # ----- The model -----
@@ -122,7 +122,7 @@ class Served(Model):
     def __init__(self, service: Service, limits: Limits) -> None:
         super().__init__(service.name)
         self._service, self._limits = service, limits
-        self._beside = ThreadPoolExecutor(os.cpu_count())
+        self._beside = ThreadPoolExecutor(min(4, os.cpu_count() or 1))  # a large picture takes 500 MB
         observe = IMAGES.labels(service.name).observe
         self._batches = Batches[Job, Answer](service.run, limits.batch, ThreadPoolExecutor(1), observe)
         self.ready = True
@@ -176,28 +176,88 @@ class _Fixed(ModelRepositoryExtension):
 # ----- HTTP -----
 
 
-def _app(plane: protocol.Plane) -> FastAPI:
+def _app(plane: DataPlane, limits: Limits) -> ASGIApp:
     app = FastAPI(title="revgraph", docs_url=None, redoc_url=None)
     app.add_api_route("/metrics", metrics_handler, methods=["GET"])
+
+    async def infer(name: str, request: Request) -> Response:
+        body, size = await request.body(), request.headers.get(LENGTH)
+        read = await asyncio.to_thread(protocol.read, body, size, name)
+        found, _ = await plane.infer(name, read)
+        content, size = await asyncio.to_thread(protocol.written, found)
+        kind = "application/json" if size is None else "application/octet-stream"
+        return Response(content, media_type=kind, headers={} if size is None else {LENGTH: size})
+
+    async def versioned(request: Request) -> Response:
+        raise NotImplementedError("there are no versions of a model")
+
+    # Before kserve's own, which read bodies where they hold up everybody.
+    app.add_api_route("/v2/models/{name}/infer", infer, methods=["POST"])
+    app.add_api_route("/v2/models/{name}/versions/{version}/infer", versioned, methods=["POST"])
     register_v2_endpoints(app, plane, _Fixed(plane.model_registry))
-    for kind in (*STATUS, AnyHTTPException, RequestValidationError, Exception):
+    for kind in (*STATUS, HTTPException, Exception):
         app.add_exception_handler(kind, _told)
-    return app
+    return _Bounded(app, limits)
 
 
 async def _told(request: Request, error: Exception) -> JSONResponse:
     """An error as clients of the protocol expect it."""
-    known = next((status for kind, (status, _) in STATUS.items() if isinstance(error, kind)), None)
-    if isinstance(error, AnyHTTPException):
+    if isinstance(error, HTTPException):
         return _error(error.status_code, error.detail)
-    if isinstance(error, RequestValidationError):
-        first = error.errors()[0]
-        return _error(HTTPStatus.BAD_REQUEST, f"cannot read the request: {first['msg']}")
+    known = next((status for kind, (status, _) in STATUS.items() if isinstance(error, kind)), None)
     return _error(known or HTTPStatus.INTERNAL_SERVER_ERROR, str(error) if known else "internal error")
 
 
 def _error(status: int, text: str) -> JSONResponse:
-    return JSONResponse({"error": text}, status)
+    return JSONResponse({"error": _line(text)}, status)
+
+
+def _line(text: str) -> str:
+    """As one line of text that any protocol can carry."""
+    return " ".join(text.encode(errors="replace").decode().split())[:TEXT]
+
+
+class _Http(uvicorn.Server):
+    """Stops gRPC when it stops."""
+
+    def __init__(self, app: ASGIApp, rpc: grpc.aio.Server, limits: Limits) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                http=partial(_Connection, limits.seconds),
+                log_config=None,
+                access_log=False,
+                lifespan="off",
+                limit_concurrency=WAITING,
+                timeout_graceful_shutdown=int(limits.seconds),
+            )
+        )
+        self._rpc, self._grace = rpc, limits.seconds
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await asyncio.gather(super().shutdown(sockets), self._rpc.stop(self._grace))
+
+
+class _Connection(AutoHTTPProtocol):
+    """A connection that is cut when no request comes, or when the client does not take its answer."""
+
+    def __init__(self, seconds: float, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._seconds, self._seen, self._times = seconds, object(), 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        super().connection_made(transport)
+        self._look()
+
+    def _look(self) -> None:
+        """Cut it if it is where it was the last time, and again after as long."""
+        self._times = self._times + 1 if self.cycle is self._seen else 0
+        self._seen = self.cycle
+        idle = self.cycle is None or self.cycle.response_complete
+        if self._times >= (1 if idle else PATIENCE):
+            self.transport.abort()
+        if not self.transport.is_closing():
+            self.loop.call_later(self._seconds, self._look)
 
 
 class _Bounded:
@@ -256,10 +316,13 @@ def _address(host: str, port: int) -> str:
 # ----- gRPC -----
 
 
-def _rpc(plane: protocol.Plane, limits: Limits) -> grpc.aio.Server:
+def _rpc(plane: DataPlane, limits: Limits) -> grpc.aio.Server:
     options = {
         "grpc.max_receive_message_length": limits.bytes,
         "grpc.max_send_message_length": -1,
+        # A request that does not arrive is given up with its connection; others move to a new one.
+        "grpc.max_connection_age_ms": int(1000 * limits.seconds),
+        "grpc.max_connection_age_grace_ms": int(2000 * limits.seconds),
         "grpc.so_reuseport": 0,  # two servers would share a port, each with half of the requests
     }
     server = grpc.aio.server(
@@ -277,7 +340,7 @@ class _Status(AsyncExceptionToStatusInterceptor):
         known = next((code for kind, (_, code) in STATUS.items() if isinstance(ex, kind)), None)
         if known is None:
             logger.error("bug in %s", method_name, exc_info=ex)
-        await context.abort(known or grpc.StatusCode.INTERNAL, str(ex) if known else "internal error")
+        await context.abort(known or grpc.StatusCode.INTERNAL, _line(str(ex)) if known else "internal error")
         raise ex
 
 

@@ -32,7 +32,7 @@ CHANNEL, LABEL = "channel", "label"
 REVERSED = {X_HAT, X_HAT_PNG, SALIENCY_PNG}
 """The outputs that need the reversed graph."""
 
-PIXELS = 50_000_000
+PIXELS = 25_000_000
 """Most pixels of a picture: some hundred bytes of PNG can claim gigabytes."""
 
 BYTES = np.dtype(object)
@@ -85,6 +85,11 @@ class Job:
     def p(self, y: np.ndarray) -> np.ndarray:
         """The projections for y (N, ...)."""
         if isinstance(self.chosen, np.ndarray):
+            if self.chosen.shape[1:] != y.shape[1:]:
+                why = f"y is {list(y.shape)}"
+                raise RevgraphError(
+                    f"p does not fit: it is {list(self.chosen.shape)}", why, "shape it like y"
+                )
             return self.chosen
         rng = np.random.default_rng(0)  # no neuron that a client can name draws from it
         images = itertools.cycle(y[i : i + 1] for i in range(len(y)))
@@ -114,7 +119,7 @@ class Service:
     """A session as clients see it.
 
     Args:
-        session: Runs the compilation, whose bottleneck is offered to clients where it is packed.
+        session: Runs the compilation, whose bottleneck is offered where it is packed and of a fixed size.
         explainer: Reads pictures and draws them; without it there are tensors alone.
         most: How many images, and rows of p, one request may have.
 
@@ -136,12 +141,16 @@ class Service:
             why = f"it has inputs beside '{pair.input}': {', '.join(others)}"
             raise RevgraphError(f"cannot serve '{self.name}'", why, "a network with one input")
         own = {value.name: _tensor(value) for value in graph.output}
-        taps = {name: own.pop(name).dtype for name in pair.taps}
+        taps = [own.pop(name) for name in pair.taps]
         self._y = own[pair.at]
-        self._kept = {pair.at: self._y.dtype, **taps}
+        self._kept = {tensor.name: tensor for tensor in (self._y, *taps)}
         x = Tensor(X, session.x_dtype, tuple(n if isinstance(n, int) else -1 for n in session.x_shape))
         self._joins = x.shape[0] == -1
-        packed = pair.metadata["bottleneck"] == "packed"
+        sizes = [np.prod(t.shape[1:], dtype=int) * t.dtype.itemsize for t in self._kept.values()]
+        self._kept_bytes = int(sum(sizes)) + bottleneck.HEADER * (len(sizes) + 1)
+        # Of a free size the bottleneck itself would say how much memory it takes.
+        fixed = all(-1 not in tensor.shape[1:] for tensor in (x, *self._kept.values()))
+        packed = fixed and pair.metadata["bottleneck"] == "packed"
         given = [x, Tensor(CLASS, INT64), Tensor(P, self._y.dtype, (-1, *self._y.shape[1:]))]
         given += [Tensor(name, BYTES) for name in [PICTURE] * bool(explainer) + [BOTTLENECK] * packed]
         self.inputs = {tensor.name: tensor for tensor in given}
@@ -173,7 +182,9 @@ class Service:
         Raises:
             RevgraphError: It asks for what there is not, or an input does not fit.
         """
-        wanted = tuple(wanted) or ((self._y.name, X_HAT) if BOTTLENECK in given else self._usual)
+        wanted = tuple(dict.fromkeys(wanted)) or (
+            (self._y.name, X_HAT) if BOTTLENECK in given else self._usual
+        )
         for what, names, known in ("input", given, self.inputs), ("output", wanted, self.outputs):
             if unknown := [name for name in names if name not in known]:
                 raise RevgraphError(
@@ -214,12 +225,23 @@ class Service:
         return {X: self._explainer.feed(picture.decode(data, PIXELS))}
 
     def _unpacked(self, data: bytes) -> Arrays:
-        return bottleneck.unpack(data, self._kept, self._digest)
+        found = bottleneck.unpack(data, self._kept_bytes, self._digest)
+        if found.keys() != self._kept.keys():
+            raise RevgraphError("cannot read this bottleneck", "it holds other tensors", "send it as it came")
+        for name, tensor in self._kept.items():
+            tensor.check(found[name])
+            if len(found[name]) != 1:
+                raise RevgraphError(
+                    "cannot read this bottleneck", "it is not of one image", "send it as it came"
+                )
+        return found
 
     def _chosen(self, given: Arrays, count: int) -> np.ndarray | list[Neuron]:
         how = _one_of(given, CLASS, P)
         if how is None:
             return [Neuron("max")] * count
+        if how == P and not np.isfinite(given[P]).all():
+            raise RevgraphError("cannot project on p", "it holds NaN or infinite values", "finite numbers")
         if how == P:
             return given[P]
         (channels,) = self._y.shape[1:2] or (0,)
