@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import onnx
 from PIL import Image
@@ -88,7 +89,7 @@ def _site(fused: LightModel, name: str, compilations: Sequence[Compiled], chosen
     names = chosen.class_names()
     return {
         "title": chosen.title if chosen.source else first.name,
-        "model": name,
+        "model": quote(name),
         "input": x.name,
         "scores": graph.output[0].name,
         "at": first.at,

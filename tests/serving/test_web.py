@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import threading
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -106,12 +107,12 @@ def test_a_folders_variants_are_the_pages(
     tmp_path: Path, built: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for each in compiled(networks.cnn(), "identity", "desalinet"):
-        each.save(tmp_path / "folder")
+        replace(each, name="net #1").save(tmp_path / "folder")
     command = ["package", str(tmp_path / "folder"), "--for", "web", "--recipe", str(chosen_for(tmp_path))]
     out = tmp_path / "page"
     assert cli.main([*command, "-o", str(out)]) == 0
     assert "the network and its identity, desalinet" in capsys.readouterr().out
-    assert sorted(path.name for path in out.iterdir()) == ["index.html", "net.onnx", "site.json"]
+    assert sorted(path.name for path in out.iterdir()) == ["index.html", "net #1.onnx", "site.json"]
     said = json.loads((out / "site.json").read_text(encoding="utf-8"))
     assert [each["output"] for each in said["variants"]] == ["identity/x_hat", "desalinet/x_hat"]
     assert (said["input"], said["at"], said["scores"]) == ("x", "logits", "prob")
@@ -122,7 +123,8 @@ def test_a_folders_variants_are_the_pages(
         "mean": [0.0, 0.0, 0.0],
         "std": [1.0, 1.0, 1.0],
     }
-    outputs = [value.name for value in onnx.load(out / "net.onnx").graph.output]
+    assert said["model"] == "net%20%231.onnx"  # of a URL, what follows # would be lost
+    outputs = [value.name for value in onnx.load(out / "net #1.onnx").graph.output]
     assert outputs == ["prob", "logits", "identity/x_hat", "desalinet/x_hat"]
 
 

@@ -28,6 +28,7 @@ const network = new Network();
 let about: Site;
 let shown: { answer: Answer; guess: Guess } | null = null;
 let asked = 0;
+let capturing = false;
 
 function element<T extends HTMLElement>(id: string, kind: new () => T): T {
   const found = document.getElementById(id);
@@ -59,6 +60,7 @@ async function decode(blob: Blob): Promise<void> {
   try {
     await look(await createImageBitmap(blob, options), mine);
   } catch {
+    if (mine !== asked) return;
     complain("This file cannot be read as a picture. PNG, JPEG and WebP work in every browser.");
   }
 }
@@ -75,6 +77,7 @@ async function explain(question: { picture?: ImageBitmap; channel?: number }, mi
     complain("");
     show(answer, question.channel);
   } catch (error) {
+    if (mine !== asked) return;
     complain(`The network failed: ${(error as Error).message}. A reload starts it anew.`);
   }
 }
@@ -166,8 +169,16 @@ async function toggleCamera(): Promise<void> {
 }
 
 async function capture(): Promise<void> {
-  do await look(await camera.picture());
-  while (camera.on && live.checked);
+  if (capturing) return;
+  capturing = true;
+  try {
+    do await look(await camera.picture());
+    while (camera.on && live.checked);
+  } catch (error) {
+    if (camera.on) complain(`The camera gave no picture: ${(error as Error).message}`);
+  } finally {
+    capturing = false;
+  }
 }
 
 async function takeSample(): Promise<void> {

@@ -16,6 +16,7 @@ export interface Variant {
 
 export interface Site {
   title: string;
+  /** Relative to the page, as a URL. */
   model: string;
   input: string;
   scores: string;
