@@ -11,6 +11,7 @@ from PIL import Image
 from revgraph import neuron, picture
 from revgraph.errors import RevgraphError
 from revgraph.neuron import Neuron, Peak
+from revgraph.pair import Compiled
 from revgraph.recipe import Recipe
 from revgraph.session import Session, Trace
 
@@ -63,29 +64,30 @@ class Explanation:
         return picture.explain(self.crop, self.x_hat, f"{caption}: {self.summary}")
 
 
-class Explainer:
-    """Explains pictures with one session and one recipe.
+class Feeder:
+    """How pictures enter a network and come back, and what it calls them.
 
     Args:
-        session: Runs the network.
+        pair: The network's compilation.
         recipe: How pictures are fed.
         shorter: A picture keeps its shape and its shorter side is so many pixels; None cuts it to the
             network's size.
+
+    Attributes:
+        size: What the network is fed, (H, W), where pictures do not keep their shape.
 
     Raises:
         NoPicturesError: The network takes none of the recipe's kind, or of any shape.
         RevgraphError: The recipe's class names cannot be read.
     """
 
-    def __init__(self, session: Session, recipe: Recipe, shorter: int | None = None) -> None:
-        self.session, self.recipe, self.shorter = session, recipe, shorter
-        shape = session.x_shape
+    def __init__(self, pair: Compiled, recipe: Recipe, shorter: int | None = None) -> None:
+        self.recipe, self.shorter, self._dtype = recipe, shorter, pair.x_dtype
+        shape = pair.x_shape
         self._channels_last = len(shape) == 4 and shape[3] == len(recipe.channels) != shape[1]
         fed = [shape[i] for i in (0, 3, 1, 2)] if self._channels_last else shape
         self.size = picture_size(fed, recipe, shorter)
-        y = next(o for o in session.pair.light_forward.model.graph.output if o.name == session.pair.at)
-        channels = [dim.dim_value for dim in y.type.tensor_type.shape.dim][1:2]
-        counted = recipe.labels is not None and channels == [recipe.labels.count]
+        counted = recipe.labels is not None and pair.y_channels == recipe.labels.count
         self._names = (counted and recipe.class_names()) or ()
 
     def size_of(self, image: Image.Image) -> tuple[int, int]:
@@ -102,7 +104,7 @@ class Explainer:
 
     def feed(self, image: Image.Image) -> np.ndarray:
         """The picture as the network takes it, (1, C, H, W) or (1, H, W, C)."""
-        x = self.recipe.feed(image, self.size_of(image)).astype(self.session.x_dtype)
+        x = self.recipe.feed(image, self.size_of(image)).astype(self._dtype)
         return np.ascontiguousarray(np.moveaxis(x, 1, -1)) if self._channels_last else x
 
     def rgb(self, x_hat: np.ndarray) -> np.ndarray:
@@ -112,6 +114,20 @@ class Explainer:
     def label(self, channel: int | None) -> str | None:
         """What the recipe calls a channel of y, where y has one for each of its classes."""
         return self._names[channel] if self._names and channel is not None else None
+
+
+class Explainer(Feeder):
+    """Explains pictures with one session and one recipe.
+
+    Args:
+        session: Runs the network.
+        recipe: As for Feeder, like what is raised.
+        shorter: As for Feeder.
+    """
+
+    def __init__(self, session: Session, recipe: Recipe, shorter: int | None = None) -> None:
+        super().__init__(session.pair, recipe, shorter)
+        self.session = session
 
     def explain(
         self, image: Image.Image, neurons: Sequence[Neuron], rng: np.random.Generator
@@ -139,7 +155,7 @@ class Explainer:
             chosen,
             peak,
             label,
-            None if label is None else _probability(trace, peak.channel),
+            None if label is None else probability(next(iter(trace.outputs.values()))[0], trace.y[0], peak),
             None if x_hat.any() else self.session.vanishes_after(trace, p[None]),
         )
 
@@ -186,13 +202,18 @@ def picture_size(shape: Sequence[int | str | None], recipe: Recipe, shorter: int
     return recipe.size
 
 
-def _probability(trace: Trace, channel: int | None) -> float | None:
-    """The first output's value for the class, if that output is a distribution over the classes."""
-    first = next(iter(trace.outputs.values()))[0]
+def probability(first: np.ndarray, y: np.ndarray, peak: Peak) -> float | None:
+    """The network's first output for the class, if that output is a distribution over the classes.
+
+    Args:
+        first: Of one image, (C, ...).
+        y: Of that image, (C, ...).
+        peak: Whose channel is the class.
+    """
     flat = first.reshape(-1)
-    if channel is None or first.shape[0] != trace.y.shape[1] or flat.size != first.shape[0]:
+    if peak.channel is None or first.shape[:1] != y.shape[:1] or flat.size != y.shape[0]:
         return None
-    return float(flat[channel]) if flat.min() >= 0 and abs(flat.sum() - 1) < 1e-3 else None
+    return float(flat[peak.channel]) if flat.min() >= 0 and abs(flat.sum() - 1) < 1e-3 else None
 
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -71,6 +72,28 @@ class Compiled:
     def input(self) -> str:
         """The name of x."""
         return self.metadata["input"]
+
+    @property
+    def x_shape(self) -> tuple[int | str | None, ...]:
+        """The shape of x as the model declares it; names or None where it is free."""
+        return tuple(
+            dim.dim_value if dim.HasField("dim_value") else dim.dim_param or None
+            for dim in self._tensor(self.input).shape.dim
+        )
+
+    @property
+    def x_dtype(self) -> np.dtype[Any]:
+        """The element type of x."""
+        return np.dtype(onnx.helper.tensor_dtype_to_np_dtype(self._tensor(self.input).elem_type))
+
+    @property
+    def y_channels(self) -> int | None:
+        """How many y has; None where that is free."""
+        return next((dim.dim_value or None for dim in self._tensor(self.at).shape.dim[1:2]), None)
+
+    def _tensor(self, name: str) -> Any:
+        graph = self.light_forward.model.graph
+        return next(v.type.tensor_type for v in (*graph.input, *graph.output) if v.name == name)
 
     @property
     def taps(self) -> tuple[str, ...]:

@@ -79,10 +79,10 @@ class Recipe:
 
     def feed(self, picture: Image.Image, size: tuple[int, int]) -> Array:
         """x = (pixel - mean) / std of the crop, in the recipe's order of channels: float32 (1, C, H, W)."""
-        pixels = np.atleast_3d(np.asarray(self._cover(picture, size), np.float64)).transpose(2, 0, 1)
-        mean, std = (np.array(values)[:, None, None] for values in (self.mean, self.std))
-        x = (self._swap(pixels) * (self.scale / 255) - mean) / std
-        return np.ascontiguousarray(x[None], np.float32)
+        pixels = np.atleast_3d(np.asarray(self._cover(picture, size))).transpose(2, 0, 1)
+        mean, std = (np.array(values)[:, None] for values in (self.mean, self.std))
+        levels = ((np.arange(256) * (self.scale / 255) - mean) / std).astype(np.float32)
+        return np.stack([of[plane] for of, plane in zip(levels, self._swap(pixels), strict=True)])[None]
 
     def rgb(self, x: Array) -> Array:
         """The (C, H, W) array x in RGB order, (3, H, W); a single channel three times."""

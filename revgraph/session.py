@@ -92,13 +92,12 @@ class Session:
     @property
     def x_shape(self) -> tuple[int | str | None, ...]:
         """The shape of x as the model declares it; names or None where it is free."""
-        return tuple(next(i.shape for i in self._forward.session.get_inputs() if i.name == self.pair.input))
+        return self.pair.x_shape
 
     @property
     def x_dtype(self) -> np.dtype[Any]:
         """The element type of x."""
-        kind = next(i.type for i in self._forward.session.get_inputs() if i.name == self.pair.input)
-        return np.dtype(next(name for name, known in _ONNX_TYPES.items() if known == kind))
+        return self.pair.x_dtype
 
     def forward(self, x: Any, /, **others: Any) -> Trace:
         """Run the forward graph.
