@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Callable, Mapping
 
 import revgraph
-from revgraph import choice, compiler, neuron, paper, serving, variants
+from revgraph import choice, compiler, dataset, neuron, paper, serving, variants
 from revgraph.errors import RevgraphError
 from revgraph.paper import segmentation
 from revgraph.runtime import Device
@@ -88,6 +88,7 @@ def parser(functions: Mapping[str, Command]) -> argparse.ArgumentParser:
     _figure_arguments(command)
     _search_arguments(command)
     _segment_arguments(command)
+    _batch_arguments(command)
     _package_arguments(command)
     _serve_arguments(command)
     return made
@@ -180,6 +181,16 @@ def _compilation_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--at", metavar="LAYER", help=_LAYER)
 
 
+def _neuron_arguments(sub: argparse.ArgumentParser) -> None:
+    """Which neurons of which pictures."""
+    kinds = ", ".join(kind.usage for kind in neuron.KINDS.values())
+    help_neuron = f"{kinds}, or file.npy; may be given several times (default: max)"
+    sub.add_argument("--neuron", metavar="SPEC", action="append", help=help_neuron)
+    help_recipe = "how pictures are fed (default: the model's own, else imagenet)"
+    sub.add_argument("--recipe", metavar="NAME_OR_FILE", help=help_recipe)
+    sub.add_argument("--seed", type=whole, metavar="N", default=0, help="of the random generator")
+
+
 def _run_arguments(command: Add) -> None:
     sub = command(
         "run",
@@ -190,14 +201,36 @@ def _run_arguments(command: Add) -> None:
     sub.add_argument("model", metavar="MODEL_OR_FOLDER", help="as for compile, or a folder it wrote")
     sub.add_argument("picture", metavar="PICTURE", nargs="+", help="picture files, or folders of them")
     _compilation_arguments(sub)
-    kinds = ", ".join(kind.usage for kind in neuron.KINDS.values())
-    help_neuron = f"{kinds}, or file.npy; may be given several times (default: max)"
-    sub.add_argument("--neuron", metavar="SPEC", action="append", help=help_neuron)
-    help_recipe = "how pictures are fed (default: the model's own, else imagenet)"
-    sub.add_argument("--recipe", metavar="NAME_OR_FILE", help=help_recipe)
-    sub.add_argument("--seed", type=whole, metavar="N", default=0, help="of the random generator")
+    _neuron_arguments(sub)
     help_output = "a picture's path for one result, else a folder"
     sub.add_argument("-o", "--output", required=True, metavar="PICTURE_OR_FOLDER", help=help_output)
+
+
+def _batch_arguments(command: Add) -> None:
+    sub = command(
+        "batch",
+        "explain whole data sets: a row for each picture, as Parquet",
+        "photos/ --model squeezenet1_1 -o rows",
+        "list.csv --model model.onnx --recipe imagenet --neuron max --neuron class:285 --maps png -o rows",
+        "s3://bucket/photos --model out --engine ray --device cuda -o s3://bucket/rows",
+    )
+    help_input = "a folder, a glob, a CSV or Parquet file with a column `path`; or a URI that pyarrow knows"
+    sub.add_argument("input", metavar="INPUT", help=help_input)
+    sub.add_argument(
+        "--model", metavar="MODEL_OR_FOLDER", required=True, help="as for compile, or a folder it wrote"
+    )
+    _compilation_arguments(sub)
+    _neuron_arguments(sub)
+    listed = "; ".join(f"{name} ({what})" for name, what in dataset.MAPS.items())
+    sub.add_argument(
+        "--maps", choices=dataset.MAPS, default="none", help=f"how saliency maps are kept: {listed}"
+    )
+    listed = "; ".join(f"{name} ({what})" for name, what in dataset.ENGINES.items())
+    sub.add_argument("--engine", choices=dataset.ENGINES, default="local", help=f"what runs it: {listed}")
+    help_batch = "pictures that run at once (default: 1 on a CPU, 32 on a GPU)"
+    sub.add_argument("--batch", metavar="N", type=positive, default=None, help=help_batch)
+    help_output = "a folder or URI; one that was begun is gone on with"
+    sub.add_argument("-o", "--output", metavar="FOLDER", required=True, help=help_output)
 
 
 def _figure_arguments(command: Add) -> None:
@@ -223,7 +256,7 @@ def _search_arguments(command: Add) -> None:
         "find the pictures that excite a channel most, and show what of them did",
         "holiday/ --at pool5 --channel 195 -o sheet.png",
     )
-    sub.add_argument("folder", metavar="FOLDER", help="of pictures")
+    sub.add_argument("input", metavar="INPUT", help="as for batch: a folder, a glob, a list of pictures")
     sub.add_argument("--at", metavar="LAYER", required=True, help="a tensor's name, else a node's")
     sub.add_argument("--channel", metavar="C", type=whole, required=True, help="of that layer, from 0")
     sub.add_argument("--top", metavar="N", type=positive, default=9, help="how many pictures")

@@ -8,7 +8,7 @@ import importlib
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +36,9 @@ from revgraph import (
     verify,
     zoo,
 )
+from revgraph.dataset import source
+from revgraph.dataset.explaining import Asked, Means
+from revgraph.dataset.run import Run
 from revgraph.errors import RevgraphError, missing_extra
 from revgraph.pair import Compiled
 from revgraph.runtime import Device
@@ -43,6 +46,7 @@ from revgraph.session import Session
 from revgraph.weights import LightModel
 
 if TYPE_CHECKING:
+    from revgraph.paper.search import Found
     from revgraph.paper.segmentation.table import Settings
     from revgraph.paper.segmentation.truth import Case
     from revgraph.paper.sheet import Figure
@@ -376,15 +380,52 @@ def _figure(args: Args) -> None:
 def _search(args: Args) -> None:
     from revgraph.paper import search
 
-    subject, variant = _subject(args), args.variant
-    pictures = tqdm(
-        explain.find_pictures([args.folder]), unit="picture", disable=True if args.quiet else None
-    )
-    hits = search.strongest(subject, variant, args.at, args.channel, pictures, args.top)
+    subject, variant, pictures = _subject(args, threads=1), args.variant, source.listed(args.input)
+    looked = search.look(subject, variant, args.at, args.channel, pictures)
+    bar = tqdm(looked, total=len(pictures), unit="picture", disable=True if args.quiet else None)
+    hits = search.strongest(_noting(args, bar), args.top)
     found = search.figure(subject, variant, args.at, args.channel, hits)
     _print(
         args, _report_figure(Path(args.output), found, "the strongest first"), lambda row: list(row.values())
     )
+
+
+def _batch(args: Args) -> None:
+    compiled, chosen = _compilation(args)
+    _note_beyond_paper(args, compiled)
+    neurons = tuple(neuron.parse(spec) for spec in args.neuron or ["max"])
+    pictures = source.listed(args.input)
+    asked = Asked(compiled, chosen, neurons, args.seed, args.maps)
+    run = Run(asked, pictures, args.output)
+    left = sum(len(share.paths) for share in run.left)
+    if left < len(pictures):
+        args.notes.append(f"{len(pictures) - left} of {len(pictures)} pictures were there already")
+    means = Means(args.engine, args.device, args.threads or 1, args.batch or 0)
+    with tqdm(total=left, unit="picture", disable=True if args.quiet else None) as bar:
+        for count in run.go(means):
+            bar.update(count)
+    rows = {
+        "path": args.output,
+        "pictures": len(pictures),
+        "rows": len(pictures) * len(neurons),
+        "errors": run.finish(),
+    }
+    if rows["errors"]:
+        args.notes.append(
+            f"{_count(rows['errors'], 'rows')} of {rows['rows']} say in the column error why there is no more"
+        )
+    _print(args, [rows], lambda row: [row["path"], *(_count(row[n], n) for n in row if n != "path")])
+
+
+def _noting(args: Args, found: "Iterable[Found]") -> "Iterator[Found]":
+    """The same, with a note on what could not be read."""
+    refused = []
+    for each in found:
+        if isinstance(each, RevgraphError):
+            refused.append(each)
+        yield each
+    if refused:
+        args.notes.append(f"{_count(len(refused), 'pictures')} left out: {refused[0]}")
 
 
 def _segment(args: Args) -> None:
@@ -449,11 +490,12 @@ def _segment_all(args: Args, cases: "Sequence[Case]", settings: "Settings") -> N
 
     methods = list(dict.fromkeys(args.method or table.METHODS))
     folder = Path(args.output)
-    run = table.Run(_subject(args), cases, methods, settings, args.shuffled, folder)
+    run = table.Run(_subject(args, threads=1), cases, methods, settings, args.shuffled, folder)
     if len(run.left) < len(cases):
         args.notes.append(f"{len(cases) - len(run.left)} of {len(cases)} pictures were there already")
-    for case in tqdm(run.left, unit="picture", disable=True if args.quiet else None):
-        run.add(case)
+    left = len(run.left)
+    for _ in tqdm(run.go(), total=left, unit="picture", disable=True if args.quiet else None):
+        pass
     found = report.write(run, folder)
     if args.json:
         everything = {"rows": found.means, "differences": found.differences}
@@ -548,15 +590,15 @@ def _explainer(args: Args, session: Session, chosen: recipe.Recipe) -> explain.E
         return None
 
 
-def _subject(args: Args) -> "Subject":
-    """The network of an experiment, and its recipe."""
+def _subject(args: Args, threads: int = 0) -> "Subject":
+    """The network of an experiment, and its recipe; so many threads for a run of it unless told."""
     from revgraph.paper.subject import Subject
 
     path = _model(args.model)
     source, name, _ = compiler.read_source(path)
     noted = {entry.key: entry.value for entry in source.model.metadata_props}
     chosen = _recipe(args, noted.get(pair.PREFIX + "recipe"))
-    return Subject(path, name, chosen, args.threads, args.device)
+    return Subject(path, name, chosen, args.threads or threads, args.device)
 
 
 def _report_figure(path: Path, found: "Figure", what: str) -> list[dict[str, Any]]:
@@ -648,6 +690,7 @@ COMMANDS = {
     "figure": _figure,
     "search": _search,
     "segment": _segment,
+    "batch": _batch,
     "package": _package,
     "serve": _serve,
 }

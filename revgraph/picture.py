@@ -7,7 +7,7 @@ import unicodedata
 from bisect import bisect
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -32,29 +32,35 @@ OPTIONS: dict[str, dict[str, Any]] = {
 # ----- Reading -----
 
 
-def read(path: str | os.PathLike[str]) -> Image.Image:
+def read(path: str | os.PathLike[str], most: int | None = None) -> Image.Image:
     """The picture in a file as RGB: upright, transparency on white, the first frame of several.
 
+    Args:
+        path: Of the file.
+        most: How many pixels it may have; None leaves that to Pillow.
+
     Raises:
-        RevgraphError: There is no such picture, or it cannot be read; the message says which.
+        RevgraphError: There is no such picture, it is larger, or cannot be read; the message says which.
     """
     file, what = Path(path), f"cannot read picture '{os.fspath(path)}'"
     if not file.is_file():
         why = "it is a folder" if file.is_dir() else "no such file"
         raise RevgraphError(what, why, f"an existing {_KNOWN}")
-    return _decode(file, what, empty=file.stat().st_size == 0)
+    return _decode(file, what, file.stat().st_size == 0, most)
 
 
-def decode(data: bytes, most: int) -> Image.Image:
-    """As `read`, of a file's content; of so many pixels at most.
+def decode(file: BinaryIO, what: str = "cannot read this picture", most: int | None = None) -> Image.Image:
+    """As `read`, of an open file; of so many pixels at most.
 
     Raises:
-        RevgraphError: It cannot be read, or is larger.
+        RevgraphError: It cannot be read, or is larger; the message begins with `what`.
     """
-    return _decode(io.BytesIO(data), "cannot read this picture", empty=not data, most=most)
+    empty = not file.read(1)
+    file.seek(0)
+    return _decode(file, what, empty, most)
 
 
-def _decode(file: Path | io.BytesIO, what: str, empty: bool, most: int | None = None) -> Image.Image:
+def _decode(file: Path | BinaryIO, what: str, empty: bool, most: int | None) -> Image.Image:
     try:
         Image.init()
         with Image.open(file, formats=[name for name in READABLE if name in Image.OPEN]) as image:

@@ -15,7 +15,8 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 LEVELS = (  # from the top; a module imports those below it
     ("cli",),
     ("arguments",),
-    ("demo", "doctor", "paper", "serving", "dataset"),
+    ("demo", "doctor", "paper", "serving"),
+    ("dataset",),
     ("verify", "compare", "explain", "draw"),
     ("inspect",),
     ("session",),
@@ -33,7 +34,7 @@ LEVELS = (  # from the top; a module imports those below it
     ("zoo",),
     ("picture", "recipe", "neuron", "layout"),
     ("files",),
-    ("weights", "errors"),
+    ("weights", "errors", "parallel"),
 )
 BESIDE = {  # what sits beside that order: all that each may import
     "neuron": {"errors", "files"},

@@ -3,118 +3,196 @@
 So a run that was killed goes on with the first share that has no file, and ends with the same files.
 """
 
+import contextlib
 import hashlib
-import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+import secrets
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
-from revgraph import files
-from revgraph.errors import RevgraphError, missing_extra
+from revgraph.dataset import places
+from revgraph.errors import RevgraphError
+
+Row = dict[str, Any]
 
 SETTINGS = "_settings.json"
 """What the rows were made by; readers of Parquet pass over names that begin so."""
 
-MAPS = ("none", "png", "float16")
-"""How x_hat itself is kept."""
+SHARE = 256
+"""How many pictures' rows a file has."""
+
+GROUP = 32 * 2**20
+"""Bytes of rows after which those so far are written out: maps of a share may be large."""
 
 
-def schema(maps: str) -> Any:
-    """The columns, as pyarrow's.
+class Share(NamedTuple):
+    """Some of the pictures: the number of their file, and their paths in order."""
 
-    Raises:
-        RevgraphError: pyarrow is not installed.
-    """
-    try:
-        import pyarrow as pa
-    except ImportError as error:
-        raise missing_extra("cannot write a data set", "pyarrow", "batch") from error
-    kinds = {"png": [("map", pa.binary())], "float16": [("map", pa.list_(pa.float16())), ("shape", pa.list_(pa.int32()))]}
-    return pa.schema(
-        [
-            ("path", pa.string()),
-            ("neuron", pa.string()),
-            ("channel", pa.int32()),
-            ("position", pa.list_(pa.int32())),
-            ("class", pa.string()),
-            ("score", pa.float32()),
-            ("probability", pa.float32()),
-            ("error", pa.string()),
-            ("x_hat_min", pa.float32()),
-            ("x_hat_max", pa.float32()),
-            ("x_hat_norm", pa.float32()),
-            ("saliency_mean", pa.float32()),
-            ("saliency_max", pa.float32()),
-            ("saliency_row", pa.float32()),
-            ("saliency_column", pa.float32()),
-            *kinds.get(maps, []),
-        ]
-    )
+    number: int
+    paths: Sequence[str]
 
 
 class Output:
     """A folder of rows.
 
     Args:
-        folder: Made where it does not exist.
-        pictures: All of them, in order.
-        settings: What the rows depend on beside them.
-        share: How many pictures a file has.
+        place: The folder; made where it does not exist.
         maps: One of MAPS.
-
-    Attributes:
-        left: The shares that have no file yet: their numbers, and their pictures.
-
-    Raises:
-        RevgraphError: The folder holds rows of other settings or pictures, or cannot be written.
+        size: Of the maps, (H, W).
     """
 
-    def __init__(
-        self, folder: Path, pictures: Sequence[str], settings: Mapping[str, Any], share: int, maps: str
-    ) -> None:
-        self._folder, self._schema = folder, schema(maps)
-        listing = hashlib.sha256("\0".join(pictures).encode(errors="surrogateescape")).hexdigest()
-        asked = {"pictures": listing, "count": len(pictures), "share": share, "maps": maps, **settings}
-        self._agree(json.dumps(asked, indent=1, sort_keys=True))
-        shares = [(i, pictures[start : start + share]) for i, start in enumerate(range(0, len(pictures), share))]
-        self.left = [(i, mine) for i, mine in shares if not self._path(i).exists()]
+    def __init__(self, place: str, maps: str, size: tuple[int, int]) -> None:
+        self.place, self._schema = place, _schema(maps, size)
+        self._store, self._path = places.located(place)
 
-    def _agree(self, asked: str) -> None:
-        path = self._folder / SETTINGS
-        if not path.exists():
-            if any(self._folder.glob("*.parquet")):
-                raise RevgraphError(f"cannot write into '{self._folder}'", "it holds other files", "name another")
-            files.write_all({path: asked.encode()})
-        elif (there := path.read_text(encoding="utf-8")) != asked:
-            was, now = json.loads(there), json.loads(asked)
-            differ = ", ".join(sorted(key for key in was | now if was.get(key) != now.get(key)))
+    def begin(self, settings: Mapping[str, Any]) -> None:
+        """Note what the rows depend on, or find that it is the same as before.
+
+        Raises:
+            RevgraphError: The folder holds rows of other settings, or other files, or cannot be written.
+        """
+        asked = json.dumps(settings, indent=1, sort_keys=True)
+        there = self.settings()
+        if there is None:
+            if parts := self._parts():
+                why = f"it holds '{min(parts)}' of something else"
+                raise RevgraphError(f"cannot write into '{self.place}'", why, "name another folder with -o")
+            with self._whole(SETTINGS) as file:
+                file.write(asked.encode())
+        elif there != asked:
+            differ = _differences(there, json.loads(asked))
             why = f"it holds rows of others: {differ}"
-            raise RevgraphError(f"cannot go on in '{self._folder}'", why, "name another folder with -o")
+            raise RevgraphError(f"cannot go on in '{self.place}'", why, "name another folder with -o")
 
-    def _path(self, number: int) -> Path:
-        return self._folder / f"part-{number:06}.parquet"
+    def settings(self) -> str | None:
+        """What was noted; None where nothing is."""
+        pa: Any = places.arrow()
+        path = self._inside(SETTINGS)
+        with places.trouble(f"cannot read '{self.place}'"):
+            if self._store.get_file_info(path).type != pa.fs.FileType.File:
+                return None
+            with self._store.open_input_file(path) as file:
+                return bytes(file.read()).decode(errors="replace")
 
-    def write(self, number: int, rows: Iterable[Mapping[str, Any]]) -> None:
-        """A share's rows, whole.
+    def left(self, pictures: Sequence[str]) -> list[Share]:
+        """The shares that have no file yet."""
+        there = self._parts()
+        shares = (Share(i // SHARE, pictures[i : i + SHARE]) for i in range(0, len(pictures), SHARE))
+        return [share for share in shares if _name(share.number) not in there]
+
+    @contextlib.contextmanager
+    def part(self, number: int) -> Iterator[Callable[[Sequence[Row]], None]]:
+        """Write a share's rows: the file appears at the end, or not at all.
+
+        Yields:
+            What adds rows to it.
 
         Raises:
             RevgraphError: They cannot be written.
         """
-        import pyarrow as pa
-        import pyarrow.parquet
+        pa: Any = places.arrow()
+        with (
+            self._whole(_name(number)) as file,
+            pa.parquet.ParquetWriter(file, self._schema, compression="zstd") as writer,
+        ):
+            waiting: list[Any] = []
 
-        content = io.BytesIO()
-        table = pa.Table.from_pylist([dict(row) for row in rows], self._schema)
-        pyarrow.parquet.write_table(table, content, compression="zstd")
-        files.write_all({self._path(number): content.getvalue()})
+            def flush() -> None:
+                writer.write_table(pa.Table.from_batches(waiting, self._schema).combine_chunks())
+                waiting.clear()
 
-    def errors(self) -> int:
-        """How many rows have one, of all that are there."""
-        import pyarrow.parquet
+            def add(rows: Sequence[Row]) -> None:
+                waiting.append(pa.RecordBatch.from_pylist(list(rows), self._schema))
+                if sum(batch.nbytes for batch in waiting) > GROUP:
+                    flush()
 
-        return sum(
-            table["error"].length() - table["error"].null_count
-            for path in sorted(self._folder.glob("part-*.parquet"))
-            for table in [pyarrow.parquet.read_table(path, columns=["error"])]
-        )
+            yield add
+            flush()
+
+    def finish(self) -> int:
+        """Remove what killed runs left half-written, once all rows are there.
+
+        Returns:
+            How many rows have an error.
+        """
+        pa: Any = places.arrow()
+        with places.trouble(f"cannot read '{self.place}'"):
+            for name in self._names():
+                if name.startswith((f".{SETTINGS}.", ".part-")):
+                    self._store.delete_file(self._inside(name))
+            paths = [self._inside(name) for name in sorted(self._parts())]
+            rows = pa.dataset.dataset(paths, self._schema, filesystem=self._store, format="parquet")
+            return int(rows.count_rows(filter=pa.dataset.field("error").is_valid()))
+
+    @contextlib.contextmanager
+    def _whole(self, name: str) -> Iterator[Any]:
+        """A file that is written beside its place and then moved there."""
+        beside = self._inside(f".{name}.{secrets.token_hex(4)}")
+        with places.trouble(f"cannot write '{places.inside(self.place, name)}'"):
+            self._store.create_dir(self._path, recursive=True)
+            try:
+                with self._store.open_output_stream(beside) as file:
+                    yield file
+                self._store.move(beside, self._inside(name))
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    self._store.delete_file(beside)
+                raise
+
+    def _parts(self) -> set[str]:
+        """The names of the files of rows that are there."""
+        return {name for name in self._names() if name.endswith(".parquet") and not name.startswith(".")}
+
+    def _names(self) -> list[str]:
+        pa: Any = places.arrow()
+        selector = pa.fs.FileSelector(self._path, allow_not_found=True)
+        with places.trouble(f"cannot read '{self.place}'"):
+            return [info.base_name for info in self._store.get_file_info(selector)]
+
+    def _inside(self, name: str) -> str:
+        return f"{self._path.rstrip('/')}/{name}"
+
+
+def _name(number: int) -> str:
+    return f"part-{number:06}.parquet"
+
+
+def listing(pictures: Sequence[str]) -> str:
+    """A digest of the paths, in order."""
+    return hashlib.sha256("\0".join(pictures).encode(errors="surrogateescape")).hexdigest()
+
+
+def _differences(there: str, asked: Mapping[str, Any]) -> str:
+    """The names of the settings that are not the same."""
+    try:
+        was = dict(json.loads(there))
+    except (ValueError, TypeError):
+        return f"its {SETTINGS} is not revgraph's"
+    return ", ".join(sorted(key for key in was | dict(asked) if was.get(key) != asked.get(key)))
+
+
+def _schema(maps: str, size: tuple[int, int]) -> Any:
+    """The columns, as pyarrow's."""
+    pa: Any = places.arrow()
+    kinds = {
+        "png": [pa.field("map", pa.binary())],
+        "float16": [pa.field("map", pa.fixed_shape_tensor(pa.float16(), size))],
+    }
+    columns = {
+        "path": pa.string(),
+        "neuron": pa.string(),
+        "channel": pa.int32(),
+        "position": pa.list_(pa.int32()),
+        "class": pa.string(),
+        "score": pa.float32(),
+        "probability": pa.float32(),
+        "error": pa.string(),
+        "x_hat_min": pa.float32(),
+        "x_hat_max": pa.float32(),
+        "x_hat_norm": pa.float32(),
+        "saliency_mean": pa.float32(),
+        "saliency_max": pa.float32(),
+        "saliency_row": pa.float32(),
+        "saliency_column": pa.float32(),
+    }
+    return pa.schema([*(pa.field(name, kind) for name, kind in columns.items()), *kinds.get(maps, [])])

@@ -1,14 +1,14 @@
 """The pictures that excite a channel most, and what of them did (Zeiler and Fergus; Sect. 3.3)."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
 
-from revgraph import picture
+from revgraph import parallel
+from revgraph.dataset import places
 from revgraph.errors import RevgraphError
 from revgraph.neuron import Neuron
 from revgraph.paper import receptive, sheet
@@ -25,29 +25,53 @@ class Hit:
         position: Where that is; empty where the layer has no spatial axes.
     """
 
-    path: Path
+    path: str
     score: float
     position: tuple[int, ...]
 
 
-def strongest(
-    subject: Subject, variant: str, at: str, channel: int, pictures: Iterable[Path], top: int
-) -> list[Hit]:
-    """The pictures that excite the channel most, the strongest first; each counts once.
+Found = Hit | RevgraphError
+"""Or why a picture cannot be read."""
+
+
+def look(subject: Subject, variant: str, at: str, channel: int, pictures: Iterable[str]) -> Iterator[Found]:
+    """How much each picture excites the channel, in their order; several are looked at at once.
 
     Raises:
-        RevgraphError: The layer has no such channel, or a picture cannot be read.
+        RevgraphError: The layer has no such channel.
     """
     explainer = subject.explainer(variant, at)
-    hits = []
-    for path in pictures:
-        (y,) = explainer.session.forward(explainer.feed(picture.read(path))).y
+
+    def found(path: str) -> Found:
+        try:
+            x = explainer.feed(places.read(path))
+        except RevgraphError as error:
+            return error
+        (y,) = explainer.session.forward(x).y
         if channel >= y.shape[0]:
             why, remedy = f"'{at}' has {y.shape[0]}", f"0 to {y.shape[0] - 1}"
             raise RevgraphError(f"there is no channel {channel}", why, remedy)
         position = tuple(int(i) for i in np.unravel_index(int(y[channel].argmax()), y.shape[1:]))
-        hits.append(Hit(path, float(y[channel].max()), position))
-    return sorted(hits, key=lambda hit: -hit.score)[:top]
+        return Hit(path, float(y[channel].max()), position)
+
+    return parallel.in_order(found, pictures, parallel.cores())
+
+
+def strongest(found: Iterable[Found], top: int) -> list[Hit]:
+    """The pictures that excite the channel most, the strongest first.
+
+    Raises:
+        RevgraphError: No picture could be read; it says why of one.
+    """
+    hits, refused = list[Hit](), None
+    for each in found:
+        if isinstance(each, RevgraphError):
+            refused = each
+        else:  # of equals the first, and no more in memory than are wanted
+            hits = sorted([*hits, each], key=lambda hit: -hit.score)[:top]
+    if not hits and refused is not None:
+        raise refused
+    return hits
 
 
 def figure(subject: Subject, variant: str, at: str, channel: int, hits: Sequence[Hit]) -> sheet.Figure:
@@ -56,7 +80,7 @@ def figure(subject: Subject, variant: str, at: str, channel: int, hits: Sequence
     reversed_, cropped, numbers = list[Image.Image](), list[Image.Image](), []
     for hit in hits:
         chosen = Neuron("index", (channel, *hit.position))
-        (found,) = explainer.explain(picture.read(hit.path), [chosen], np.random.default_rng(0))
+        (found,) = explainer.explain(places.read(hit.path), [chosen], np.random.default_rng(0))
         rows, columns = receptive.field(
             subject.path, subject.x.name, explainer.size, explainer.session.pair.at, hit.position
         )
@@ -64,7 +88,7 @@ def figure(subject: Subject, variant: str, at: str, channel: int, hits: Sequence
         cropped.append(found.crop.crop((columns.start, rows.start, columns.stop, rows.stop)))
         numbers.append(
             {
-                "path": str(hit.path),
+                "path": hit.path,
                 "score": hit.score,
                 "position": " ".join(map(str, hit.position)),
                 "top": rows.start,

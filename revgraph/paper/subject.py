@@ -1,5 +1,6 @@
 """The network that an experiment looks at, and its layers: a middle one, the last pool, the logits."""
 
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -79,12 +80,16 @@ class Subject:
         self.path = layer.path(self.graph, self.x, y)
         pool = self._pool()
         self.layers = Layers(self._middle(pool), pool, y.name)
-        self.explainer = lru_cache(SESSIONS)(self._explainer)
+        self._explainers, self._opening = lru_cache(SESSIONS)(self._open), threading.Lock()
 
-    def _explainer(
+    def explainer(
         self, variant: str, at: str, lrn: str | None = None, shorter: int | None = None
     ) -> Explainer:
         """What explains pictures by a variant, from a layer; with `shorter` they keep their shape."""
+        with self._opening:  # or threads would open the same several times
+            return self._explainers(variant, at, lrn, shorter)
+
+    def _open(self, variant: str, at: str, lrn: str | None, shorter: int | None) -> Explainer:
         target = Device.of(self._device).kind
         if shorter and target != "cpu":  # a GPU's own encodings of switches want sizes that are known
             target = "portable"

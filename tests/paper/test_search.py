@@ -80,15 +80,15 @@ def folder(tmp_path):
 
 def test_the_strongest_come_first(folder):
     subject = Subject(folder / "net.onnx", "net", recipe.load("imagenet"))
-    files = sorted((folder / "pictures").iterdir())
-    hits = search.strongest(subject, "desalinet", "pool3", 2, files, 3)
+    files = sorted(map(str, (folder / "pictures").iterdir()))
+    hits = search.strongest(search.look(subject, "desalinet", "pool3", 2, files), 3)
     assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
     explainer = subject.explainer("desalinet", "pool3")
     for hit in hits:
         with Image.open(hit.path) as image:
             y = explainer.session.forward(explainer.feed(image)).y[0]
         assert hit.score == y[2].max() == y[(2, *hit.position)]
-    best = {hit.path for hit in search.strongest(subject, "desalinet", "pool3", 2, files, 9)}
+    best = {hit.path for hit in search.strongest(search.look(subject, "desalinet", "pool3", 2, files), 9)}
     assert best == set(files)
 
 
@@ -106,6 +106,24 @@ def test_the_command_writes_the_sheet(folder, capsys):
     assert not (folder / "none.png").exists()
 
 
+def test_what_cannot_be_read_is_left_out_and_said(folder, capsys):
+    (folder / "pictures" / "2.png").write_bytes(b"no picture")
+    (folder / "pictures" / "0a.jpg").write_bytes(b"")
+    given = ["search", str(folder / "pictures"), "--model", str(folder / "net.onnx"), "--at", "pool3"]
+    assert main([*given, "--channel", "2", "-o", str(folder / "sheet.png")]) == 0
+    note = f"2 pictures left out: cannot read picture '{folder / 'pictures' / '0a.jpg'}': the file is empty"
+    assert note in capsys.readouterr().err
+    with (folder / "sheet.csv").open(newline="") as stream:
+        assert sorted(row["path"][-6:] for row in csv.DictReader(stream)) == [
+            f"/{i}.png" for i in (0, 1, 3, 4)
+        ]
+    for path in (folder / "pictures").iterdir():
+        path.write_bytes(b"")
+    assert main([*given, "--channel", "2", "-o", str(folder / "none.png")]) == 1
+    assert "cannot read picture" in capsys.readouterr().err
+    assert not (folder / "none.png").exists()
+
+
 def test_no_picture_is_no_sheet(folder):
     with pytest.raises(SystemExit, match="2"):
         main(["search", str(folder), "--at", "pool3", "--channel", "0", "--top", "0", "-o", "sheet.png"])
@@ -114,4 +132,6 @@ def test_no_picture_is_no_sheet(folder):
 def test_an_unknown_layer_is_named(folder):
     subject = Subject(folder / "net.onnx", "net", recipe.load("imagenet"))
     with pytest.raises(RevgraphError, match="no layer 'pool9'"):
-        search.strongest(subject, "desalinet", "pool9", 0, [folder / "pictures" / "0.png"], 1)
+        search.strongest(
+            search.look(subject, "desalinet", "pool9", 0, [str(folder / "pictures" / "0.png")]), 1
+        )

@@ -158,7 +158,7 @@ def test_a_client_gets_what_a_session_gives(server, explainer, protocol):
     )
     data = np.array([png()], object)
     found = ask(client, ["x_hat", "x_hat_png", "channel"], picture=data)
-    x = explainer.feed(picture.decode(png(), 1000))
+    x = explainer.feed(picture.decode(io.BytesIO(png())))
     np.testing.assert_allclose(found.as_numpy("x_hat"), strongest(explainer, x), rtol=1e-5, atol=1e-7)
     assert found.as_numpy("channel").tolist() == explainer.session.forward(x).y.argmax(1).tolist()
     drawn = np.asarray(Image.open(io.BytesIO(found.as_numpy("x_hat_png")[0])))

@@ -120,7 +120,7 @@ def test_several_classes_of_one_image(service, explainer):
 
 def test_a_picture_is_fed_and_drawn_as_everywhere_else(service, explainer):
     data = png()
-    x = explainer.feed(picture.decode(data, 100))
+    x = explainer.feed(picture.decode(io.BytesIO(data)))
     found = asked(service, "x_hat", "x_hat_png", "saliency_png", picture=of_bytes(data, data))
     np.testing.assert_allclose(found["x_hat"][1:], asked(service, "x_hat", x=x)["x_hat"], rtol=1e-6)
     rgb = explainer.rgb(found["x_hat"][1])

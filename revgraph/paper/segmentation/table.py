@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from revgraph import files, picture
+from revgraph import files, parallel, picture
 from revgraph.errors import RevgraphError
 from revgraph.paper import sheet
 from revgraph.paper.segmentation import cut, truth
@@ -161,12 +161,23 @@ class Run:
         own = [(method, False) for method in self.methods]
         return own + [(method, True) for method in self.methods if self.partner and method != BASELINE]
 
-    def add(self, case: Case) -> None:
-        """Segment a picture and append its lines.
+    def go(self) -> Iterator[Case]:
+        """Segment what is left, several pictures at once, and append the lines of each in its turn.
+
+        Yields:
+            The pictures that are done.
 
         Raises:
-            RevgraphError: The picture or a mask cannot be read or used.
+            RevgraphError: A picture or a mask cannot be read or used.
         """
+        for case, rows in parallel.in_order(
+            lambda case: (case, self._rows(case)), self.left, parallel.cores()
+        ):
+            self._append(rows)
+            yield case
+
+    def _rows(self, case: Case) -> list[Row]:
+        """A picture's lines."""
         image = picture.read(case.path)
         annotations = [truth.annotation(mask, (image.height, image.width)) for mask in case.masks]
         partner = picture.read(self.partner[case.name].path) if self.partner else None
@@ -187,7 +198,7 @@ class Run:
                         "key": self._keys[case.name],
                     }
                 )
-        self._append(rows)
+        return rows
 
     def rows(self) -> list[Row]:
         """The lines of all pictures, in their order.

@@ -222,7 +222,7 @@ class Service:
 
     def _fed(self, data: bytes) -> Arrays:
         assert self._explainer is not None
-        return {X: self._explainer.feed(picture.decode(data, PIXELS))}
+        return {X: self._explainer.feed(picture.decode(io.BytesIO(data), most=PIXELS))}
 
     def _unpacked(self, data: bytes) -> Arrays:
         found = bottleneck.unpack(data, self._kept_bytes, self._digest)

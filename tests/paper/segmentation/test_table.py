@@ -21,8 +21,7 @@ def everything(subject, data, folder, shuffled=False, methods=("desalinet", "bas
 
 
 def finish(run: Run) -> Run:
-    for case in run.left:
-        run.add(case)
+    assert list(run.go()) == run.left
     return run
 
 
@@ -43,7 +42,7 @@ def test_a_run_goes_on_where_it_was_killed(subject, data, tmp_path):
 
 def test_a_folder_keeps_to_its_settings(subject, data, tmp_path):
     run = everything(subject, data, tmp_path / "run")
-    run.add(run.cases[0])
+    next(run.go())
     with pytest.raises(RevgraphError, match="differs in methods"):
         everything(subject, data, tmp_path / "run", methods=("salinet",))
     other = Subject(alexnet_like(normalised=False), "net", recipe.load("imagenet"))
@@ -65,7 +64,7 @@ def test_a_network_that_cannot_be_run_leaves_nothing(data, tmp_path):
     net = model([node("GlobalAveragePool", "x", "y")], [1, 7, 24, 24])
     run = everything(Subject(net, "net", recipe.load("imagenet")), data, tmp_path / "run")
     with pytest.raises(RevgraphError, match="cannot feed pictures"):
-        run.add(run.cases[0])
+        next(run.go())
     assert not (tmp_path / "run").exists()
 
 
@@ -77,7 +76,7 @@ def test_each_is_shuffled_with_another(subject, data, tmp_path):
     own, others = (table.segment(subject, "salinet", image, SMALL, source) for source in (None, other))
     assert own.seeds.shape == others.seeds.shape == (48, 64)
     assert (own.seeds != others.seeds).any()
-    run.add(run.cases[0])
+    next(run.go())
     by_method = {row["method"]: row for row in run._kept()[run.cases[0].name]}
     image, other = (picture.read(case.path) for case in (run.cases[0], run.partner[run.cases[0].name]))
     expected = table.segment(subject, "desalinet", image, SMALL, other)

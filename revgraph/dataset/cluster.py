@@ -1,0 +1,121 @@
+"""The same on many machines: Ray Data hands shares to actors, each of which runs the pipeline on its cores.
+
+An actor reads its pictures and writes its rows itself, so that neither pixels nor maps cross between
+processes, and nothing but actors wants a core.
+"""
+
+import logging
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from revgraph.dataset import pipeline
+from revgraph.dataset.explaining import Asked, Means
+from revgraph.dataset.output import Output, Share
+from revgraph.errors import RevgraphError, missing_extra
+
+CORES = 8
+"""Most of one actor on CPUs: its threads share one interpreter."""
+
+SHARES = 8
+"""Most that an actor is given at once: between some and the next its cores run idle one by one."""
+
+
+class Actors(NamedTuple):
+    """How many there are, and what each has of a machine."""
+
+    number: int
+    cores: int
+    gpus: int
+
+
+def explain(asked: Asked, shares: Sequence[Share], output: Output, means: Means) -> Iterator[int]:
+    """As `pipeline.explain`, by the cluster that RAY_ADDRESS names, or by one of this machine alone.
+
+    Yields:
+        How many pictures went by, again and again.
+
+    Raises:
+        RevgraphError: Ray is not installed, has no such device, or an actor cannot go on.
+    """
+    ray = _ray()
+    started = not ray.is_initialized()
+    if started:
+        ray.init(log_to_driver=False, logging_level="error", include_dashboard=False)
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    try:
+        yield from _explain(ray, asked, shares, output, means)
+    except ray.exceptions.RayError as error:
+        cause = getattr(error, "cause", None)
+        raise cause if isinstance(cause, RevgraphError) else _failed(error) from error
+    finally:
+        if started:
+            ray.shutdown()
+
+
+def _explain(ray: Any, asked: Asked, shares: Sequence[Share], output: Output, means: Means) -> Iterator[int]:
+    actors = fitting([node["Resources"] for node in ray.nodes() if node["Alive"]], means.kind)
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    rows = [
+        {"number": share.number, "paths": [os.fsencode(path) for path in share.paths]} for share in shares
+    ]
+    done = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
+        _Actor,
+        batch_size=max(1, min(SHARES, len(rows) // (4 * actors.number))),
+        fn_constructor_args=([ray.put(asked)], output, output.settings(), means, actors.cores),
+        compute=ray.data.ActorPoolStrategy(size=actors.number),
+        num_cpus=actors.cores,
+        num_gpus=actors.gpus,
+    )
+    for row in done.iter_rows():
+        yield int(row["pictures"])
+
+
+def fitting(machines: Sequence[Mapping[str, float]], device: str) -> Actors:
+    """The actors for machines of so many "CPU" and "GPU" each.
+
+    Raises:
+        RevgraphError: No machine has the device.
+    """
+    if device == "cpu":
+        sizes = [int(machine.get("CPU", 0)) for machine in machines]
+        cores = min([CORES, *filter(None, sizes)])
+        return Actors(sum(size // cores for size in sizes), cores, 0)
+    with_gpu = [machine for machine in machines if machine.get("GPU")]
+    if not with_gpu:
+        raise RevgraphError("cannot run on CUDA", "no machine of the cluster has a GPU", "--device cpu")
+    cores = min(int(machine.get("CPU", 1) // machine["GPU"]) for machine in with_gpu)
+    return Actors(int(sum(machine["GPU"] for machine in with_gpu)), max(1, cores), 1)
+
+
+class _Actor:
+    """Runs on its machine; made once and then called for some shares at a time."""
+
+    def __init__(self, asked: Sequence[Any], output: Output, noted: str, means: Means, cores: int) -> None:
+        if output.settings() != noted:
+            why = f"'{output.place}' is not one folder there and here"
+            raise RevgraphError(f"cannot write on '{os.uname().nodename}'", why, "a shared folder, or s3://")
+        self._output, self._workers = output, means.workers(cores)
+        self._explaining = means.explaining(_ray().get(asked[0]))
+
+    def __call__(self, rows: Mapping[str, Any]) -> dict[str, list[int]]:
+        shares = [
+            Share(int(number), [os.fsdecode(path) for path in paths])
+            for number, paths in zip(rows["number"], rows["paths"], strict=True)
+        ]
+        return {"pictures": [sum(pipeline.explain(self._explaining, shares, self._output, self._workers))]}
+
+
+def _ray() -> Any:
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # it logs as errors what does no harm
+    try:
+        import ray
+        import ray.data
+    except ImportError as error:
+        raise missing_extra("cannot run on Ray", "ray", "ray") from error
+    return ray
+
+
+def _failed(error: Exception) -> RevgraphError:
+    why = str(error).strip().rpartition("\n")[2]
+    return RevgraphError("Ray could not finish", why, "start it again: it goes on")
