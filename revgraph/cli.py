@@ -7,6 +7,7 @@ import dataclasses
 import importlib
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -64,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Arguments without the program's name; None for those of the process.
 
     Returns:
-        0 done, 1 this input cannot be done, or is not right. Wrong usage exits with 2.
+        0 done, 1 this input cannot be done, or is not right, 130 interrupted. Wrong usage exits with 2.
     """
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # names of layers may hold what a terminal's code page lacks
@@ -80,6 +81,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # whoever read the results has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except KeyboardInterrupt:
+        print("revgraph: interrupted", file=sys.stderr)
+        return 128 + signal.SIGINT
     except OSError as error:
         known = RevgraphError(
             f"cannot use '{error.filename}'", error.strerror or str(error), "name another path"

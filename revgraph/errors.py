@@ -18,10 +18,6 @@ class RevgraphError(Exception):
         self.what, self.why, self.remedy = (" ".join(part.split()) for part in (what, why, remedy))
         super().__init__(f"{self.what}: {self.why} ({self.remedy})")
 
-    def __reduce__(self) -> tuple[type["RevgraphError"], tuple[str, str, str]]:
-        """To cross between processes: an exception's own way would call the constructor with the message."""
-        return type(self), (self.what, self.why, self.remedy)
-
 
 def missing_extra(what: str, package: str, extra: str) -> RevgraphError:
     """The error for a package that an extra of revgraph brings and that is not installed."""

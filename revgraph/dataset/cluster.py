@@ -6,11 +6,13 @@ processes, and nothing but actors wants a core.
 
 import logging
 import os
+import platform
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from revgraph.dataset import pipeline
-from revgraph.dataset.explaining import Asked, Means
+from revgraph.dataset.explaining import Asked, Explaining, Means
 from revgraph.dataset.output import Output, Share
 from revgraph.errors import RevgraphError, missing_extra
 
@@ -46,8 +48,9 @@ def explain(asked: Asked, shares: Sequence[Share], output: Output, means: Means)
     try:
         yield from _explain(ray, asked, shares, output, means)
     except ray.exceptions.RayError as error:
-        cause = getattr(error, "cause", None)
-        raise cause if isinstance(cause, RevgraphError) else _failed(error) from error
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        why = lines[-1] if lines else type(error).__name__
+        raise RevgraphError("Ray could not finish", why, "start it again: it goes on") from error
     finally:
         if started:
             ray.shutdown()
@@ -68,6 +71,8 @@ def _explain(ray: Any, asked: Asked, shares: Sequence[Share], output: Output, me
         num_gpus=actors.gpus,
     )
     for row in done.iter_rows():
+        if len(row["refused"]):
+            raise RevgraphError(*map(str, row["refused"]))
         yield int(row["pictures"])
 
 
@@ -91,19 +96,31 @@ def fitting(machines: Sequence[Mapping[str, float]], device: str) -> Actors:
 class _Actor:
     """Runs on its machine; made once and then called for some shares at a time."""
 
-    def __init__(self, asked: Sequence[Any], output: Output, noted: str, means: Means, cores: int) -> None:
-        if output.settings() != noted:
-            why = f"'{output.place}' is not one folder there and here"
-            raise RevgraphError(f"cannot write on '{os.uname().nodename}'", why, "a shared folder, or s3://")
-        self._output, self._workers = output, means.workers(cores)
-        self._explaining = means.explaining(_ray().get(asked[0]))
+    def __init__(
+        self, asked: Sequence[Any], output: Output, noted: str | None, means: Means, cores: int
+    ) -> None:
+        self._asked, self._output, self._noted = asked[0], output, noted
+        self._means, self._workers = means, means.workers(cores)
 
-    def __call__(self, rows: Mapping[str, Any]) -> dict[str, list[int]]:
+    def __call__(self, rows: Mapping[str, Any]) -> dict[str, list[Any]]:
+        """How many pictures went by; what cannot go on is said in parts, for Ray keeps no exception whole."""
         shares = [
             Share(int(number), [os.fsdecode(path) for path in paths])
             for number, paths in zip(rows["number"], rows["paths"], strict=True)
         ]
-        return {"pictures": [sum(pipeline.explain(self._explaining, shares, self._output, self._workers))]}
+        try:
+            done = sum(pipeline.explain(self._explaining, shares, self._output, self._workers))
+        except RevgraphError as error:
+            return {"pictures": [0], "refused": [[error.what, error.why, error.remedy]]}
+        return {"pictures": [done], "refused": [[]]}
+
+    @cached_property
+    def _explaining(self) -> Explaining:
+        if self._output.settings() != self._noted:
+            what = f"cannot write on '{platform.node()}'"
+            why = f"'{self._output.place}' there is not the folder that was begun here"
+            raise RevgraphError(what, why, "a folder that all machines share, or a URI")
+        return self._means.explaining(_ray().get(self._asked))
 
 
 def _ray() -> Any:
@@ -114,8 +131,3 @@ def _ray() -> Any:
     except ImportError as error:
         raise missing_extra("cannot run on Ray", "ray", "ray") from error
     return ray
-
-
-def _failed(error: Exception) -> RevgraphError:
-    why = str(error).strip().rpartition("\n")[2]
-    return RevgraphError("Ray could not finish", why, "start it again: it goes on")

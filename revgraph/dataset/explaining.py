@@ -1,7 +1,7 @@
 """Pictures to rows: read, fed, reversed some at a time, and what there is to say of each x_hat."""
 
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -116,19 +116,25 @@ class Explaining:
             RevgraphError: There is no such neuron, or onnxruntime cannot run the network.
         """
         read = [self._read(path) for path in paths]
-        fed = [i for i, x in enumerate(read) if not isinstance(x, RevgraphError)]
-        found: list[list[Row]] = [[{"error": str(x)} for _ in self._asked.neurons] for x in read]
-        if fed:
-            x = np.concatenate([read[i] for i in fed])
-            outputs, p, x_hats = self._run(x, lambda y: self._project([first + i for i in fed], y))
-            for k, i in enumerate(fed):
-                own = {name: values[k] for name, values in outputs.items()}
-                found[i] = [self._row(own, p[k, n], x_hats[n][k]) for n in range(len(x_hats))]
-        return [
-            {"path": path.encode(errors="backslashreplace").decode(), "neuron": str(chosen), **row}
-            for path, mine in zip(paths, found, strict=True)
-            for chosen, row in zip(self._asked.neurons, mine, strict=True)
-        ]
+        fed = {first + i: x for i, x in enumerate(read) if isinstance(x, np.ndarray)}
+        explained = self._explained(fed)
+        rows: list[Row] = []
+        for path, x in zip(paths, read, strict=True):
+            shown = path.encode(errors="backslashreplace").decode()
+            failed = [{"error": str(x)}] * len(self._asked.neurons) if isinstance(x, RevgraphError) else None
+            mine = zip(self._asked.neurons, failed or next(explained), strict=True)
+            rows += [{"path": shown, "neuron": str(chosen), **row} for chosen, row in mine]
+        return rows
+
+    def _explained(self, fed: Mapping[int, np.ndarray]) -> Iterator[list[Row]]:
+        """The rows of each picture, from its place in the data set and its x."""
+        if not fed:
+            return
+        x = np.concatenate(list(fed.values()))
+        outputs, p, x_hats = self._run(x, lambda y: self._project(list(fed), y))
+        for k in range(len(fed)):
+            own = {name: values[k] for name, values in outputs.items()}
+            yield [self._row(own, p[k, n], x_hat[k]) for n, x_hat in enumerate(x_hats)]
 
     def _read(self, path: str) -> np.ndarray | RevgraphError:
         try:

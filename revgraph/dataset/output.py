@@ -95,15 +95,15 @@ class Output:
             self._whole(_name(number)) as file,
             pa.parquet.ParquetWriter(file, self._schema, compression="zstd") as writer,
         ):
-            waiting: list[Any] = []
+            waiting: list[Row] = []
 
             def flush() -> None:
-                writer.write_table(pa.Table.from_batches(waiting, self._schema).combine_chunks())
+                writer.write_table(pa.Table.from_pylist(waiting, self._schema))
                 waiting.clear()
 
             def add(rows: Sequence[Row]) -> None:
-                waiting.append(pa.RecordBatch.from_pylist(list(rows), self._schema))
-                if sum(batch.nbytes for batch in waiting) > GROUP:
+                waiting.extend(rows)
+                if sum(map(_map_bytes, waiting)) > GROUP:
                     flush()
 
             yield add
@@ -151,6 +151,10 @@ class Output:
 
     def _inside(self, name: str) -> str:
         return f"{self._path.rstrip('/')}/{name}"
+
+
+def _map_bytes(row: Row) -> int:
+    return memoryview(row["map"]).nbytes if "map" in row else 0
 
 
 def _name(number: int) -> str:
