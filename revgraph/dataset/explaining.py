@@ -120,10 +120,9 @@ class Explaining:
         explained = self._explained(fed)
         rows: list[Row] = []
         for path, x in zip(paths, read, strict=True):
-            shown = path.encode(errors="backslashreplace").decode()
             failed = [{"error": str(x)}] * len(self._asked.neurons) if isinstance(x, RevgraphError) else None
             mine = zip(self._asked.neurons, failed or next(explained), strict=True)
-            rows += [{"path": shown, "neuron": str(chosen), **row} for chosen, row in mine]
+            rows += [{"path": places.shown(path), "neuron": str(chosen), **row} for chosen, row in mine]
         return rows
 
     def _explained(self, fed: Mapping[int, np.ndarray]) -> Iterator[list[Row]]:

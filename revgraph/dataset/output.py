@@ -163,7 +163,7 @@ def _name(number: int) -> str:
 
 def listing(pictures: Sequence[str]) -> str:
     """A digest of the paths, in order."""
-    return hashlib.sha256("\0".join(pictures).encode(errors="surrogateescape")).hexdigest()
+    return hashlib.sha256("\0".join(map(places.shown, pictures)).encode()).hexdigest()
 
 
 def _differences(there: str, asked: Mapping[str, Any]) -> str:

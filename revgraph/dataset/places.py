@@ -44,6 +44,14 @@ def inside(place: str, path: str) -> str:
     return f"{address.rstrip('/')}/{path.lstrip('/')}{mark}{options}"
 
 
+def shown(place: str) -> str:
+    """As it may be written down: text, and of a URI neither a password nor options."""
+    if is_uri(place):
+        parts = urlsplit(place, allow_fragments=False)
+        place = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+    return place.encode(errors="backslashreplace").decode()
+
+
 def located(place: str) -> tuple[Any, str]:
     """pyarrow's file system, and the path in it.
 
@@ -86,6 +94,6 @@ def read(path: str) -> Image.Image:
     if not is_uri(path):
         return picture.read(path, PIXELS)
     store, inner = located(path)
-    what = f"cannot read picture '{path}'"
+    what = f"cannot read picture '{shown(path)}'"
     with trouble(what), store.open_input_file(inner) as file:
         return picture.decode(file, what, PIXELS)

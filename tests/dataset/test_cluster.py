@@ -15,6 +15,7 @@ from revgraph import RevgraphError
 from revgraph.cli import main
 from revgraph.dataset import cluster, output
 from revgraph.dataset.cluster import Actors
+from revgraph.dataset.explaining import Means
 
 RAY = importlib.util.find_spec("ray") is not None
 needs_ray = pytest.mark.skipif(not RAY, reason="the extra ray is not installed")
@@ -41,6 +42,14 @@ def test_actors_share_the_machines(machines: Any, device: str, expected: Actors)
 def test_a_cluster_without_a_gpu_is_one_line() -> None:
     with pytest.raises(RevgraphError, match="no machine of the cluster has a GPU"):
         cluster.fitting([{"CPU": 8}], "cuda")
+
+
+def test_an_actor_that_sees_another_folder_is_one_line(tmp_path: Path) -> None:
+    """Its machine has no such folder, or one of its own."""
+    there = output.Output(str(tmp_path / "rows"), "none", (8, 8))
+    actor = cluster._Actor([None], there, "as noted here", Means(), 1)
+    (refused,) = actor({"number": [0], "paths": [[b"a.png"]]})["refused"]
+    assert f"'{tmp_path / 'rows'}' there is not the folder that was begun here" in refused[1]
 
 
 def test_without_ray_one_line_says_what_to_install(

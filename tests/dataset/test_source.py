@@ -7,6 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from revgraph import RevgraphError
+from revgraph.dataset import places
 from revgraph.dataset.source import listed
 
 NAMES = ["a.png", "b.png", "c.jpg", "inner/a.png", "inner/deep/d.webp"]
@@ -74,3 +75,10 @@ def test_what_names_no_pictures_is_one_line(
 def test_a_uri_that_leads_nowhere_is_one_line(uri: str) -> None:
     with pytest.raises(RevgraphError, match="://"):
         listed(uri)
+
+
+def test_rows_hold_no_password() -> None:
+    assert places.shown("s3://key:secret@bucket/a?b#c.png?endpoint_override=x") == "s3://bucket/a"
+    assert places.shown("s3://key:secret@bucket/a#c.png?endpoint_override=x") == "s3://bucket/a#c.png"
+    assert places.shown("/photos/a?b@c.png") == "/photos/a?b@c.png"
+    assert places.inside("s3://k:s@bucket/in/?region=x", "a.png") == "s3://k:s@bucket/in/a.png?region=x"
