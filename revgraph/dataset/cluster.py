@@ -5,6 +5,7 @@ processes, and nothing but actors wants a core.
 """
 
 import logging
+import math
 import os
 import platform
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +18,7 @@ from revgraph.dataset.output import Output, Share
 from revgraph.errors import RevgraphError, missing_extra
 
 CORES = 8
-"""Most of one actor on CPUs: its threads share one interpreter."""
+"""Most of one actor: its threads share one interpreter, which is busy a while with each picture."""
 
 SHARES = 8
 """Most that an actor is given at once: between some and the next its cores run idle one by one."""
@@ -27,8 +28,8 @@ class Actors(NamedTuple):
     """How many there are, and what each has of a machine."""
 
     number: int
-    cores: int
-    gpus: int
+    cpus: float
+    gpus: float
 
 
 def explain(asked: Asked, shares: Sequence[Share], output: Output, means: Means) -> Iterator[int]:
@@ -65,9 +66,9 @@ def _explain(ray: Any, asked: Asked, shares: Sequence[Share], output: Output, me
     done = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
         _Actor,
         batch_size=max(1, min(SHARES, len(rows) // (4 * actors.number))),
-        fn_constructor_args=([ray.put(asked)], output, output.settings(), means, actors.cores),
+        fn_constructor_args=([ray.put(asked)], output, output.settings(), means, actors.cpus),
         compute=ray.data.ActorPoolStrategy(size=actors.number),
-        num_cpus=actors.cores,
+        num_cpus=actors.cpus,
         num_gpus=actors.gpus,
     )
     for row in done.iter_rows():
@@ -89,18 +90,19 @@ def fitting(machines: Sequence[Mapping[str, float]], device: str) -> Actors:
     with_gpu = [machine for machine in machines if machine.get("GPU")]
     if not with_gpu:
         raise RevgraphError("cannot run on CUDA", "no machine of the cluster has a GPU", "--device cpu")
-    cores = min(int(machine.get("CPU", 1) // machine["GPU"]) for machine in with_gpu)
-    return Actors(int(sum(machine["GPU"] for machine in with_gpu)), max(1, cores), 1)
+    cpus = min(machine.get("CPU", 1) / machine["GPU"] for machine in with_gpu)
+    sharing = math.ceil(cpus / CORES)
+    return Actors(int(sum(machine["GPU"] for machine in with_gpu)) * sharing, cpus / sharing, 1 / sharing)
 
 
 class _Actor:
     """Runs on its machine; made once and then called for some shares at a time."""
 
     def __init__(
-        self, asked: Sequence[Any], output: Output, noted: str | None, means: Means, cores: int
+        self, asked: Sequence[Any], output: Output, noted: str | None, means: Means, cpus: float
     ) -> None:
         self._asked, self._output, self._noted = asked[0], output, noted
-        self._means, self._workers = means, means.workers(cores)
+        self._means, self._workers = means, means.workers(int(cpus))
 
     def __call__(self, rows: Mapping[str, Any]) -> dict[str, list[Any]]:
         """How many pictures went by; what cannot go on is said in parts, for Ray keeps no exception whole."""

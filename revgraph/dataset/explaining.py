@@ -3,7 +3,7 @@
 import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -71,7 +71,7 @@ class Means:
 
     def workers(self, cores: int) -> int:
         """How many batches are under way on so many cores."""
-        return max(1, cores // self.threads) if self.kind == "cpu" else cores
+        return max(1, cores // self.threads if self.kind == "cpu" else cores)
 
     @property
     def kind(self) -> str:
@@ -80,6 +80,20 @@ class Means:
     def explaining(self, asked: Asked) -> "Explaining":
         """What makes the rows."""
         return Explaining(asked, self.threads, self.device, self.batch or (1 if self.kind == "cpu" else 32))
+
+
+class Picture(NamedTuple):
+    """One of a data set.
+
+    Attributes:
+        number: Its place in the data set, from 0.
+        path: Where it is.
+        content: What `places.fetch` gave, if it was fetched.
+    """
+
+    number: int
+    path: str
+    content: bytes | RevgraphError | None = None
 
 
 class Explaining:
@@ -105,24 +119,24 @@ class Explaining:
         fused = [chosen.kind for chosen in asked.neurons] == ["max"]
         self._run = (_Fused if fused else _Pair)(asked.pair, threads, device, self.batch)
 
-    def rows(self, first: int, paths: Sequence[str]) -> list[Row]:
+    def rows(self, pictures: Sequence[Picture]) -> list[Row]:
         """A row for each neuron of each picture, in order; of what cannot be explained, with the error.
 
         Args:
-            first: The first picture's place in the data set.
-            paths: Of at most `batch` pictures.
+            pictures: At most `batch`.
 
         Raises:
             RevgraphError: There is no such neuron, or onnxruntime cannot run the network.
         """
-        read = [self._read(path) for path in paths]
-        fed = {first + i: x for i, x in enumerate(read) if isinstance(x, np.ndarray)}
+        read = [self._read(each) for each in pictures]
+        fed = {p.number: x for p, x in zip(pictures, read, strict=True) if isinstance(x, np.ndarray)}
         explained = self._explained(fed)
         rows: list[Row] = []
-        for path, x in zip(paths, read, strict=True):
+        for each, x in zip(pictures, read, strict=True):
             failed = [{"error": str(x)}] * len(self._asked.neurons) if isinstance(x, RevgraphError) else None
             mine = zip(self._asked.neurons, failed or next(explained), strict=True)
-            rows += [{"path": places.shown(path), "neuron": str(chosen), **row} for chosen, row in mine]
+            path = places.shown(each.path)
+            rows += [{"path": path, "neuron": str(chosen), **row} for chosen, row in mine]
         return rows
 
     def _explained(self, fed: Mapping[int, np.ndarray]) -> Iterator[list[Row]]:
@@ -135,9 +149,9 @@ class Explaining:
             own = {name: values[k] for name, values in outputs.items()}
             yield [self._row(own, p[k, n], x_hat[k]) for n, x_hat in enumerate(x_hats)]
 
-    def _read(self, path: str) -> np.ndarray | RevgraphError:
+    def _read(self, given: Picture) -> np.ndarray | RevgraphError:
         try:
-            return self._feeder.feed(places.read(path))
+            return self._feeder.feed(places.read(given.path, given.content))
         except RevgraphError as error:
             return error
 

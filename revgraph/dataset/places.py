@@ -1,6 +1,7 @@
 """Where data sets lie: folders of this machine, and what pyarrow reaches by a URI (s3://, gs://, hdfs://)."""
 
 import contextlib
+import io
 import os
 from collections.abc import Iterator
 from functools import lru_cache
@@ -14,6 +15,9 @@ from revgraph.errors import RevgraphError, missing_extra
 
 PIXELS = 89_000_000
 """Most pixels of a picture, a little below where Pillow begins to warn: each core holds one at a time."""
+
+BYTES = 64 * 2**20
+"""Most of a file in a store: some are held before their turn comes."""
 
 
 def arrow() -> Any:
@@ -85,15 +89,33 @@ def trouble(what: str) -> Iterator[None]:
         raise RevgraphError(what, why, "check the place, its rights and its room") from error
 
 
-def read(path: str) -> Image.Image:
+def fetch(place: str) -> bytes | RevgraphError:
+    """What a file in a store holds, or why it cannot be had."""
+    what = f"cannot read picture '{shown(place)}'"
+    try:
+        store, path = located(place)
+        with trouble(what), store.open_input_file(path) as file:
+            content = bytes(file.read(BYTES + 1))
+    except RevgraphError as error:
+        return error
+    if len(content) > BYTES:
+        return RevgraphError(what, f"it has more than {BYTES} bytes", "a smaller copy of it")
+    return content
+
+
+def read(place: str, content: bytes | RevgraphError | None = None) -> Image.Image:
     """A picture as RGB, as `picture.read` has it.
+
+    Args:
+        place: Where it is.
+        content: What `fetch` gave, if it was fetched.
 
     Raises:
         RevgraphError: It cannot be read.
     """
-    if not is_uri(path):
-        return picture.read(path, PIXELS)
-    store, inner = located(path)
-    what = f"cannot read picture '{shown(path)}'"
-    with trouble(what), store.open_input_file(inner) as file:
-        return picture.decode(file, what, PIXELS)
+    if not is_uri(place):
+        return picture.read(place, PIXELS)
+    found = fetch(place) if content is None else content
+    if isinstance(found, RevgraphError):
+        raise found
+    return picture.decode(io.BytesIO(found), f"cannot read picture '{shown(place)}'", PIXELS)

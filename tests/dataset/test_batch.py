@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from revgraph.cli import main
-from revgraph.dataset import output
+from revgraph.dataset import output, places
 
 MANY = 5 * output.SHARE + 20
 
@@ -227,6 +227,25 @@ def test_uris_of_pictures_and_rows(pictures: Path, command: Any, tmp_path: Path)
     plain, uri = (pq.read_table(tmp_path / name) for name in ("plain", "uri"))
     assert uri.drop(["path"]) == plain.drop(["path"])
     assert uri["path"].to_pylist() == [Path(path).as_uri() for path in plain["path"].to_pylist()]
+
+
+def test_what_a_store_does_not_give_is_a_row(
+    pictures: Path, command: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some of this machine, some of a store, in one list."""
+    monkeypatch.setattr(places, "BYTES", 1000)
+    (tmp_path / "large.png").write_bytes((pictures / "a.png").read_bytes() + bytes(1000))
+    (tmp_path / "empty.png").touch()
+    (tmp_path / "cut.png").write_bytes((pictures / "a.png").read_bytes()[:90])
+    given = [tmp_path / f"{name}.png" for name in ("large", "missing", "empty", "cut")]
+    lines = [(pictures / "a.png").as_uri(), *(path.as_uri() for path in given), str(pictures / "a.png")]
+    (tmp_path / "list.csv").write_text("path\n" + "".join(f"{line}\n" for line in lines))
+    assert main(command(tmp_path / "list.csv", tmp_path / "rows", "--batch", "4")) == 0
+    rows = pq.read_table(tmp_path / "rows").to_pylist()
+    assert [row["path"] for row in rows] == lines
+    assert rows[0]["x_hat_norm"] == pytest.approx(rows[-1]["x_hat_norm"], rel=1e-5)
+    whys = ("more than 1000 bytes", "No such file", "the file is empty", "cut.png")
+    assert all(why in row["error"] for why, row in zip(whys, rows[1:-1], strict=True))
 
 
 def test_names_that_are_no_text(pictures: Path, command: Any, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from scenes import photograph
 import revgraph
 from revgraph import neuron, picture, recipe
 from revgraph.cli import main
-from revgraph.dataset.explaining import Asked, Explaining
+from revgraph.dataset.explaining import Asked, Explaining, Picture
 from revgraph.explain import Explainer, Explanation
 
 Row = dict[str, Any]
@@ -240,7 +240,7 @@ def test_values_that_are_not_finite_are_errors(
     for name, level in ("a.png", bright), ("b.png", 100):
         Image.new("RGB", (8, 8), (level,) * 3).save(tmp_path / name)
     explaining = Explaining(Asked(pair, raw, (neuron.parse("max"),)), batch=2)
-    rows = explaining.rows(0, [str(tmp_path / "a.png"), str(tmp_path / "b.png")])
+    rows = explaining.rows([Picture(0, str(tmp_path / "a.png")), Picture(1, str(tmp_path / "b.png"))])
     assert error in rows[0]["error"]
     if bright:  # the other one of the same batch is as it should be
         assert rows[1]["x_hat_max"] == np.float32(2e38)
@@ -253,7 +253,7 @@ def test_nothing_left_has_no_centre(tmp_path: Path, pictures: Path) -> None:
     explaining = Explaining(
         Asked(revgraph.compile(net, variant="salinet"), recipe.load("imagenet"), (neuron.parse("max"),))
     )
-    (row,) = explaining.rows(0, [str(pictures / "a.png")])
+    (row,) = explaining.rows([Picture(0, str(pictures / "a.png"))])
     assert row["saliency_max"] == 0
     assert row["saliency_row"] is None
 

@@ -5,6 +5,7 @@ See README.md beside this file; it needs the extras batch and, for --engines ray
 
 import argparse
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -23,7 +24,7 @@ from tabulate import tabulate
 import revgraph
 from revgraph import neuron, parallel, recipe, runtime, zoo
 from revgraph.dataset import pipeline, places, source
-from revgraph.dataset.explaining import Asked, Explaining
+from revgraph.dataset.explaining import Asked, Explaining, Picture
 from revgraph.dataset.output import Output, Share
 from revgraph.explain import Explainer, Feeder
 from revgraph.pair import Compiled
@@ -152,7 +153,7 @@ def largest_error(explaining: Explaining, explainer: Explainer, pictures: Sequen
     """Of the norms of x_hat, relative to those that `run` comes to."""
     errors = []
     for i, path in enumerate(pictures):
-        (row,) = explaining.rows(i, [path])
+        (row,) = explaining.rows([Picture(i, path)])
         (found,) = explainer.explain(places.read(path), [neuron.parse("max")], np.random.default_rng(0))
         right = float(np.sqrt(np.square(found.x_hat, dtype=np.float64).sum()))
         errors.append(abs(row["x_hat_norm"] - right) / right if right else row["x_hat_norm"])
@@ -165,7 +166,7 @@ def stages(pair: Compiled, fed: recipe.Recipe, pictures: Sequence[str], folder: 
     explaining = Explaining(Asked(pair, fed, (neuron.parse("max"),)))
     images = [places.read(path) for path in pictures]
     xs = [feeder.feed(image) for image in images]
-    rows = explaining.rows(0, pictures[:1]) * len(pictures)
+    rows = explaining.rows([Picture(0, pictures[0])]) * len(pictures)
     output = Output(str(folder / "stages"), "none", feeder.size)
 
     def written() -> None:
@@ -177,7 +178,7 @@ def stages(pair: Compiled, fed: recipe.Recipe, pictures: Sequence[str], folder: 
         "feed": lambda: [feeder.feed(image) for image in images],
         "compute": lambda: [bare(x) for x in xs],
         "write": written,
-        "all": lambda: [explaining.rows(i, [path]) for i, path in enumerate(pictures)],
+        "all": lambda: [explaining.rows([Picture(i, path)]) for i, path in enumerate(pictures)],
     }
     found: dict[str, list[float]] = {name: [] for name in work}
     for _ in range(4):
@@ -215,12 +216,11 @@ def processes(
                 fed,
             ]
             began = time.perf_counter()
-            process = subprocess.Popen(
-                [*line, "--engine", engine, "-q", "-o", str(out)], stdout=subprocess.DEVNULL
-            )
-            _, status, used = os.wait4(process.pid, 0)
+            command = [*line, "--engine", engine, "-q", "-o", str(out)]
+            with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+                peak = watched(process)
             seconds = time.perf_counter() - began
-            assert status == 0
+            assert process.returncode == 0
             rows.append(
                 {
                     "network": name,
@@ -228,11 +228,21 @@ def processes(
                     "pictures": count,
                     "seconds": round(seconds, 2),
                     "pictures_per_second": round(count / seconds, 2),
-                    "peak_mb": used.ru_maxrss // 1024,
+                    "peak_mb": peak,
                 }
             )
             print(rows[-1], flush=True)
     return rows
+
+
+def watched(process: "subprocess.Popen[bytes]") -> int:
+    """The most memory that a process had until it ended, in MB, as Linux counts it."""
+    peak = 0
+    while process.poll() is None:
+        found = re.search(r"VmHWM:\s*(\d+) kB", Path(f"/proc/{process.pid}/status").read_text())
+        peak = int(found[1]) // 1000 if found else peak
+        time.sleep(0.1)
+    return peak
 
 
 if __name__ == "__main__":
