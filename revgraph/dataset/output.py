@@ -163,7 +163,10 @@ def _name(number: int) -> str:
 
 def listing(pictures: Sequence[str]) -> str:
     """A digest of the paths, in order."""
-    return hashlib.sha256("\0".join(map(places.shown, pictures)).encode()).hexdigest()
+    digest = hashlib.sha256()
+    for path in pictures:
+        digest.update(places.shown(path).encode() + b"\0")
+    return digest.hexdigest()
 
 
 def _differences(there: str, asked: Mapping[str, Any]) -> str:

@@ -113,6 +113,18 @@ def test_a_folder_keeps_to_what_was_asked(
     assert files(out) == before
 
 
+def test_large_maps_are_written_as_they_come(
+    listing: Path, command: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In several groups of rows; a share of large ones would not fit into memory."""
+    assert main(command(listing, tmp_path / "usual", "--maps", "png")) == 0
+    monkeypatch.setattr(output, "GROUP", 10_000)
+    assert main(command(listing, tmp_path / "often", "--maps", "png")) == 0
+    usual, often = (parts(tmp_path / name)[0] for name in ("usual", "often"))
+    assert pq.ParquetFile(usual).num_row_groups == 1 < pq.ParquetFile(often).num_row_groups
+    assert pq.read_table(often) == pq.read_table(usual)
+
+
 @pytest.mark.parametrize("batch", ["2", "7"])
 def test_how_it_runs_is_free(pictures: Path, command: Any, tmp_path: Path, batch: str) -> None:
     """Goals may change while one goes on."""

@@ -69,10 +69,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         report(
             "datasets", CONTENDERS, compete(compiled, fed, few, Path(folder), chosen.rounds), chosen.output
         )
-        report("stages", STAGES, stages(compiled, fed, few, Path(folder)), chosen.output)
+        report("datasets.stages", STAGES, stages(compiled, fed, few, Path(folder)), chosen.output)
         if chosen.processes:
             ran = processes(compiled.name, str(path), fed.name, pictures, Path(folder), chosen)
-            report("processes", PROCESSES, ran, chosen.output)
+            report("datasets.processes", PROCESSES, ran, chosen.output)
     print(machine())
 
 
