@@ -44,7 +44,10 @@ def explain(asked: Asked, shares: Sequence[Share], output: Output, means: Means)
     ray = _ray()
     started = not ray.is_initialized()
     if started:
-        ray.init(log_to_driver=False, logging_level="error", include_dashboard=False)
+        try:
+            ray.init(log_to_driver=False, logging_level="error", include_dashboard=False)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise RevgraphError("cannot reach Ray", str(error), "check RAY_ADDRESS") from error
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     try:
         yield from _explain(ray, asked, shares, output, means)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -52,6 +53,23 @@ def test_an_actor_that_sees_another_folder_is_one_line(tmp_path: Path) -> None:
     actor = cluster._Actor([None], there, "as noted here", Means(), 1)
     (refused,) = actor({"number": [0], "paths": [[b"a.png"]]})["refused"]
     assert f"'{tmp_path / 'rows'}' there is not the folder that was begun here" in refused[1]
+
+
+def test_a_cluster_that_does_not_answer_is_one_line(
+    pictures: Path,
+    command: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Ray itself tries for some minutes, so that it is not asked here."""
+
+    def init(**_: Any) -> None:
+        raise ConnectionError("no answer")
+
+    monkeypatch.setattr(cluster, "_ray", lambda: SimpleNamespace(is_initialized=lambda: False, init=init))
+    assert main(command(pictures, tmp_path / "rows", "--engine", "ray")) == 1
+    assert capsys.readouterr().err.endswith("cannot reach Ray: no answer (check RAY_ADDRESS)\n")
 
 
 def test_without_ray_one_line_says_what_to_install(
