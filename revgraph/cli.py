@@ -31,6 +31,7 @@ from revgraph import (
     neuron,
     pair,
     paper,
+    parallel,
     picture,
     recipe,
     variants,
@@ -47,8 +48,10 @@ from revgraph.session import Session
 from revgraph.weights import LightModel
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from revgraph.paper.search import Found
-    from revgraph.paper.segmentation.table import Settings
+    from revgraph.paper.segmentation.table import Segmentation, Settings
     from revgraph.paper.segmentation.truth import Case
     from revgraph.paper.sheet import Figure
     from revgraph.paper.subject import Subject
@@ -161,7 +164,7 @@ def _run(args: Args) -> None:
     caption = f"{compiled.name}, {compiled.variant} from {compiled.at}"
     rows: list[dict[str, Any]] = []
     with files.staging() as stage:
-        for source in tqdm(pictures, unit="picture", disable=True if args.quiet else None):
+        for source in _bar(args, pictures, len(pictures)):
             for found in explainer.explain(picture.read(source), neurons, rng):
                 path = paths[len(rows)]
                 stage(path).write_bytes(picture.encode(found.draw(caption), path))
@@ -282,7 +285,7 @@ def _compare(args: Args) -> None:
     names = _told_apart(a.pair, b.pair)
     rows: list[dict[str, Any]] = []
     with files.staging() as stage:
-        for i, source in enumerate(tqdm(pictures, unit="picture", disable=True if args.quiet else None)):
+        for i, source in enumerate(_bar(args, pictures, len(pictures))):
             image = None if source is None else picture.read(source)
             x = explainer.feed(image) if explainer and image else compare.random_input(a, rng)
             found = compare.compare(a, b, x, chosen, rng)
@@ -386,8 +389,7 @@ def _search(args: Args) -> None:
 
     subject, variant, pictures = _subject(args, threads=1), args.variant, source.listed(args.input)
     looked = search.look(subject, variant, args.at, args.channel, pictures)
-    bar = tqdm(looked, total=len(pictures), unit="picture", disable=True if args.quiet else None)
-    hits = search.strongest(_noting(args, bar), args.top)
+    hits = search.strongest(_noting(args, _bar(args, looked, len(pictures))), args.top)
     found = search.figure(subject, variant, args.at, args.channel, hits)
     _print(
         args, _report_figure(Path(args.output), found, "the strongest first"), lambda row: list(row.values())
@@ -405,7 +407,7 @@ def _batch(args: Args) -> None:
     if left < len(pictures):
         args.notes.append(f"{len(pictures) - left} of {len(pictures)} pictures were there already")
     means = Means(args.engine, args.device, args.threads or 1, args.batch or 0)
-    with tqdm(total=left, unit="picture", disable=True if args.quiet else None) as bar:
+    with _bar(args, None, left) as bar:
         for count in run.go(means):
             bar.update(count)
     rows = {
@@ -457,16 +459,20 @@ def _cut_out(args: Args, pictures: Sequence[Path], settings: "Settings") -> None
     from revgraph.paper.segmentation import table, truth
     from revgraph.paper.segmentation.pictures import overlay
 
-    subject, methods = _subject(args), list(dict.fromkeys(args.method or ["salinet"]))
+    subject, methods = _subject(args, threads=1), list(dict.fromkeys(args.method or ["salinet"]))
+
+    def of(source: Path) -> "tuple[Path, Image.Image, list[Segmentation]]":
+        image = picture.read(source)
+        with table.naming(source):
+            return source, image, [table.segment(subject, method, image, settings) for method in methods]
+
+    cut = parallel.in_order(of, pictures, parallel.cores())
     ends = [f".{method}.{what}.png" for method in methods for what in ("mask", "overlay")]
     paths = iter(explain.paths_in(Path(args.output), pictures, ends))
     rows: list[dict[str, Any]] = []
     with files.staging() as stage:
-        for source in tqdm(pictures, unit="picture", disable=True if args.quiet else None):
-            image = picture.read(source)
-            for method in methods:
-                with table.naming(source):
-                    found = table.segment(subject, method, image, settings)
+        for source, image, cuts in _bar(args, cut, len(pictures)):
+            for method, found in zip(methods, cuts, strict=True):
                 mask = truth.resized(found.mask, (image.height, image.width))
                 drawn = {"mask": picture.image_of(mask), "overlay": overlay(image, mask)}
                 for what, path in zip(drawn, paths, strict=False):
@@ -497,8 +503,7 @@ def _segment_all(args: Args, cases: "Sequence[Case]", settings: "Settings") -> N
     run = table.Run(_subject(args, threads=1), cases, methods, settings, args.shuffled, folder)
     if len(run.left) < len(cases):
         args.notes.append(f"{len(cases) - len(run.left)} of {len(cases)} pictures were there already")
-    left = len(run.left)
-    for _ in tqdm(run.go(), total=left, unit="picture", disable=True if args.quiet else None):
+    for _ in _bar(args, run.go(), len(run.left)):
         pass
     found = report.write(run, folder)
     if args.json:
@@ -663,6 +668,11 @@ def _doctor(args: Args) -> int:
 
 
 # ---------------------------------------------------------------- printing
+
+
+def _bar(args: Args, items: Iterable[Any] | None, total: int) -> Any:
+    """How far it is with so many pictures, where someone looks."""
+    return tqdm(items, total=total, unit="picture", disable=True if args.quiet else None)
 
 
 def _print(args: Args, rows: list[dict[str, Any]], line: Callable[[dict[str, Any]], list[str]]) -> None:

@@ -1,8 +1,10 @@
 """Pictures to rows: read, fed, reversed some at a time, and what there is to say of each x_hat."""
 
+import hashlib
 import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -47,7 +49,7 @@ class Asked:
             "variant": self.pair.variant,
             "at": self.pair.at,
             "recipe": self.recipe.digest,
-            "neurons": [str(chosen) for chosen in self.neurons],
+            "neurons": [_noted(chosen) for chosen in self.neurons],
             "seed": self.seed,
             "maps": self.maps,
         }
@@ -80,6 +82,17 @@ class Means:
     def explaining(self, asked: Asked) -> "Explaining":
         """What makes the rows."""
         return Explaining(asked, self.threads, self.device, self.batch or (1 if self.kind == "cpu" else 32))
+
+
+def _noted(chosen: Neuron) -> str:
+    """A neuron, or a file by what it holds."""
+    if chosen.kind != "file":
+        return str(chosen)
+    try:
+        return hashlib.sha256(Path(chosen.file).read_bytes()).hexdigest()
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise RevgraphError(f"cannot project on '{chosen}'", why, "a .npy file of numbers") from error
 
 
 class Picture(NamedTuple):

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import networks
+import numpy as np
 import onnx
 import pyarrow.parquet as pq
 import pytest
@@ -133,6 +134,14 @@ def test_how_it_runs_is_free(pictures: Path, command: Any, tmp_path: Path, batch
     assert main(command(pictures, out, "--batch", batch, "--threads", "2")) == 0
 
 
+def test_a_file_has_its_share_whatever_the_batch(listing: Path, command: Any, tmp_path: Path) -> None:
+    assert main(command(listing, tmp_path, "--batch", "7")) == 0
+    names = listing.read_text().splitlines()[1:]
+    for i, part in enumerate(parts(tmp_path)):
+        mine = names[i * output.SHARE : (i + 1) * output.SHARE]
+        assert pq.read_table(part, columns=["path"])["path"].to_pylist() == mine
+
+
 def test_other_files_are_left_alone(
     pictures: Path, command: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -155,6 +164,24 @@ def test_an_output_that_cannot_be_written_is_one_line(
         assert err.startswith("revgraph: error: cannot")
         assert len(err.splitlines()) == 1
     assert (tmp_path / "file").read_text() == "in the way"
+
+
+def test_a_file_of_neurons_is_what_it_holds(
+    pictures: Path, command: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    p = tmp_path / "p.npy"
+    given = command(pictures, tmp_path / "rows", "--neuron", str(p))
+    assert main(given) == 1
+    assert f"cannot project on '{p}': No such file" in capsys.readouterr().err
+    np.save(p, np.eye(5, dtype=np.float32)[3])
+    assert main(given) == 0
+    found = pq.read_table(tmp_path / "rows").to_pylist()
+    assert main(command(pictures, tmp_path / "three", "--neuron", "index:3")) == 0
+    three = pq.read_table(tmp_path / "three").to_pylist()
+    assert [row | {"neuron": str(p)} for row in three] == found
+    np.save(p, np.eye(5, dtype=np.float32)[2])
+    assert main(given) == 1
+    assert "it holds rows of others: neurons" in capsys.readouterr().err
 
 
 @pytest.fixture
