@@ -221,7 +221,7 @@ def _png(saliency: np.ndarray) -> Row:
 
 
 def _float16(saliency: np.ndarray) -> Row:
-    return {"map": (saliency / (saliency.max() or 1)).astype(np.float16).ravel()}
+    return {"map": (saliency / (saliency.max() or 1)).astype(np.float16)}
 
 
 _MAPS: Mapping[str, Callable[[np.ndarray], Row]] = {"none": lambda _: {}, "png": _png, "float16": _float16}

@@ -10,6 +10,8 @@ import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from revgraph.dataset import places
 from revgraph.errors import RevgraphError
 
@@ -25,6 +27,10 @@ GROUP = 32 * 2**20
 """Bytes of rows after which those so far are written out: maps of a share may be large."""
 
 
+TEXTS = ["path", "neuron", "class", "error"]
+"""The columns of which values come again."""
+
+
 class Share(NamedTuple):
     """Some of the pictures: the number of their file, and their paths in order."""
 
@@ -38,11 +44,10 @@ class Output:
     Args:
         place: The folder; made where it does not exist.
         maps: One of MAPS.
-        size: Of the maps, (H, W).
     """
 
-    def __init__(self, place: str, maps: str, size: tuple[int, int]) -> None:
-        self.place, self._schema = place, _schema(maps, size)
+    def __init__(self, place: str, maps: str) -> None:
+        self.place, self._schema = place, _schema(maps)
         self._store, self._path = places.located(place)
 
     def begin(self, settings: Mapping[str, Any]) -> None:
@@ -93,12 +98,13 @@ class Output:
         pa: Any = places.arrow()
         with (
             self._whole(_name(number)) as file,
-            pa.parquet.ParquetWriter(file, self._schema, compression="zstd") as writer,
+            pa.parquet.ParquetWriter(file, self._schema, compression="zstd", use_dictionary=TEXTS) as writer,
         ):
             waiting: list[Row] = []
 
             def flush() -> None:
-                writer.write_table(pa.Table.from_pylist(waiting, self._schema))
+                columns = [_column([row.get(f.name) for row in waiting], f.type) for f in self._schema]
+                writer.write_table(pa.Table.from_arrays(columns, schema=self._schema))
                 waiting.clear()
 
             def add(rows: Sequence[Row]) -> None:
@@ -154,7 +160,7 @@ class Output:
 
 
 def _map_bytes(row: Row) -> int:
-    return memoryview(row["map"]).nbytes if "map" in row else 0
+    return memoryview(row.get("map", b"")).nbytes
 
 
 def _name(number: int) -> str:
@@ -178,28 +184,41 @@ def _differences(there: str, asked: Mapping[str, Any]) -> str:
     return ", ".join(sorted(key for key in was | dict(asked) if was.get(key) != asked.get(key)))
 
 
-def _schema(maps: str, size: tuple[int, int]) -> Any:
+def _schema(maps: str) -> Any:
     """The columns, as pyarrow's."""
     pa: Any = places.arrow()
-    kinds = {
-        "png": [pa.field("map", pa.binary())],
-        "float16": [pa.field("map", pa.fixed_shape_tensor(pa.float16(), size))],
-    }
-    columns = {
-        "path": pa.string(),
-        "neuron": pa.string(),
-        "channel": pa.int32(),
-        "position": pa.list_(pa.int32()),
-        "class": pa.string(),
-        "score": pa.float32(),
-        "probability": pa.float32(),
-        "error": pa.string(),
-        "x_hat_min": pa.float32(),
-        "x_hat_max": pa.float32(),
-        "x_hat_norm": pa.float32(),
-        "saliency_mean": pa.float32(),
-        "saliency_max": pa.float32(),
-        "saliency_row": pa.float32(),
-        "saliency_column": pa.float32(),
-    }
-    return pa.schema([*(pa.field(name, kind) for name, kind in columns.items()), *kinds.get(maps, [])])
+    kinds = {"png": {"map": pa.binary()}, "float16": {"map": pa.list_(pa.list_(pa.float16()))}}
+    return pa.schema(
+        {
+            "path": pa.string(),
+            "neuron": pa.string(),
+            "channel": pa.int32(),
+            "position": pa.list_(pa.int32()),
+            "class": pa.string(),
+            "score": pa.float32(),
+            "probability": pa.float32(),
+            "error": pa.string(),
+            "x_hat_min": pa.float32(),
+            "x_hat_max": pa.float32(),
+            "x_hat_norm": pa.float32(),
+            "saliency_mean": pa.float32(),
+            "saliency_max": pa.float32(),
+            "saliency_row": pa.float32(),
+            "saliency_column": pa.float32(),
+            **kinds.get(maps, {}),
+        }
+    )
+
+
+def _column(values: Sequence[Any], kind: Any) -> Any:
+    """Values, some of them None, as pyarrow's array."""
+    pa: Any = places.arrow()
+    known = [value for value in values if value is not None]
+    if not known or not isinstance(known[0], np.ndarray):
+        return pa.array(values, kind)
+    height, width = known[0].shape  # number by number takes ten times as long
+    numbers = pa.array(np.concatenate([value.ravel() for value in known]))
+    lines = pa.ListArray.from_arrays(np.arange(0, len(numbers) + 1, width, dtype=np.int32), numbers)
+    missing = [value is None for value in values]
+    ends = np.cumsum([0, *(0 if none else height for none in missing)], dtype=np.int32)
+    return pa.ListArray.from_arrays(ends, lines, mask=pa.array(missing))

@@ -26,8 +26,8 @@ class Run:
     """
 
     def __init__(self, asked: Asked, pictures: Sequence[str], place: str) -> None:
-        self._asked = asked
-        self._output = Output(place, asked.maps, Feeder(asked.pair, asked.recipe).size)
+        Feeder(asked.pair, asked.recipe)  # refuses what takes no pictures, before anything is written
+        self._asked, self._output = asked, Output(place, asked.maps)
         noted = {"pictures": len(pictures), "listing": listing(pictures), "share": SHARE}
         self._output.begin(noted | asked.settings())
         self.left = self._output.left(pictures)

@@ -49,7 +49,7 @@ def test_a_cluster_without_a_gpu_is_one_line() -> None:
 
 def test_an_actor_that_sees_another_folder_is_one_line(tmp_path: Path) -> None:
     """Its machine has no such folder, or one of its own."""
-    there = output.Output(str(tmp_path / "rows"), "none", (8, 8))
+    there = output.Output(str(tmp_path / "rows"), "none")
     actor = cluster._Actor([None], there, "as noted here", Means(), 1)
     (refused,) = actor({"number": [0], "paths": [[b"a.png"]]})["refused"]
     assert f"'{tmp_path / 'rows'}' there is not the folder that was begun here" in refused[1]

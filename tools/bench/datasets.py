@@ -110,7 +110,7 @@ def compete(
     for maps, batch in (("none", 1), ("none", 8), ("png", 1), ("float16", 1)):
         made = Explaining(Asked(pair, fed, (neuron.parse("max"),), maps=maps), batch=batch)
         explaining[maps, batch] = made
-        out = Output(str(folder / f"{maps}{batch}"), maps, feeder.size)
+        out = Output(str(folder / f"{maps}{batch}"), maps)
         shares = [Share(0, pictures)]
         contenders.append(
             (
@@ -167,7 +167,7 @@ def stages(pair: Compiled, fed: recipe.Recipe, pictures: Sequence[str], folder: 
     images = [places.read(path) for path in pictures]
     xs = [feeder.feed(image) for image in images]
     rows = explaining.rows([Picture(0, pictures[0])]) * len(pictures)
-    output = Output(str(folder / "stages"), "none", feeder.size)
+    output = Output(str(folder / "stages"), "none")
 
     def written() -> None:
         with output.part(0) as add:
