@@ -23,9 +23,8 @@ SETTINGS = "_settings.json"
 SHARE = 256
 """How many pictures' rows a file has."""
 
-GROUP = 32 * 2**20
-"""Bytes of rows after which those so far are written out: maps of a share may be large."""
-
+GROUP = 4 * 2**20
+"""Bytes of maps after which the rows so far are written out: large ones take no memory, and no core waits."""
 
 TEXTS = ["path", "neuron", "class", "error"]
 """The columns of which values come again."""
