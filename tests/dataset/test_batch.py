@@ -40,7 +40,12 @@ def parts(folder: Path) -> list[Path]:
 
 
 def started(given: list[str]) -> "subprocess.Popen[str]":
-    return subprocess.Popen([sys.executable, "-m", "revgraph", *given], stderr=subprocess.PIPE, text=True)
+    line = [sys.executable, "-m", "revgraph", *given]
+
+    def listen() -> None:  # what runs in the background of a shell does not, and leaves that to its children
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    return subprocess.Popen(line, stderr=subprocess.PIPE, text=True, preexec_fn=listen)
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
