@@ -47,6 +47,7 @@ class Output:
 
     def __init__(self, place: str, maps: str) -> None:
         self.place, self._schema = place, _schema(maps)
+        self._stale = list[str]()
         self._store, self._path = places.located(place)
 
     def begin(self, settings: Mapping[str, Any]) -> None:
@@ -57,6 +58,7 @@ class Output:
         """
         asked = json.dumps(settings, indent=1, sort_keys=True)
         there = self.settings()
+        self._stale = [name for name in self._names() if name.startswith((f".{SETTINGS}.", ".part-"))]
         if there is None:
             if parts := self._parts():
                 why = f"it holds '{min(parts)}' of something else"
@@ -115,16 +117,15 @@ class Output:
             flush()
 
     def finish(self) -> int:
-        """Remove what killed runs left half-written, once all rows are there.
+        """Remove what earlier runs left half-written, once all rows are there.
 
         Returns:
             How many rows have an error.
         """
         pa: Any = places.arrow()
         with places.trouble(f"cannot read '{self.place}'"):
-            for name in self._names():
-                if name.startswith((f".{SETTINGS}.", ".part-")):
-                    self._store.delete_file(self._inside(name))
+            for name in set(self._stale) & set(self._names()):
+                self._store.delete_file(self._inside(name))
             paths = [self._inside(name) for name in sorted(self._parts())]
             rows = pa.dataset.dataset(paths, self._schema, filesystem=self._store, format="parquet")
             return int(rows.count_rows(filter=pa.dataset.field("error").is_valid()))

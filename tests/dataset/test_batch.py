@@ -303,3 +303,12 @@ def test_names_that_are_no_text(pictures: Path, command: Any, tmp_path: Path) ->
     (row,) = pq.read_table(tmp_path / "rows").to_pylist()
     assert row["error"] is None
     assert row["path"].endswith(r"\udcff.png")
+
+
+def test_two_runs_into_one_folder_end_alike(listing: Path, command: Any, tmp_path: Path) -> None:
+    both = [started(command(listing, tmp_path / "both")) for _ in range(2)]
+    for process in both:
+        _, said = process.communicate()
+        assert process.returncode == 0, said
+    assert main(command(listing, tmp_path / "whole")) == 0
+    assert files(tmp_path / "both") == files(tmp_path / "whole")
