@@ -36,7 +36,10 @@ def parser(functions: Mapping[str, Command]) -> argparse.ArgumentParser:
     group.add_argument("--json", action="store_true", help="results as JSON on stdout")
     group.add_argument("--device", type=_device, metavar="NAME", help="cpu, cuda, cuda:1 (default: cpu)")
     group.add_argument(
-        "--threads", type=whole, metavar="N", help="onnxruntime's threads (default: 0, it decides)"
+        "--threads",
+        type=whole,
+        metavar="N",
+        help="onnxruntime's threads (default: 0, it decides; 1 where several pictures run at once)",
     )
     made = argparse.ArgumentParser(
         "revgraph",
