@@ -14,7 +14,6 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # fmt: off
 LEVELS = (  # from the top; a module imports those below it
     ("cli",),
-    ("arguments",),
     ("demo", "doctor", "paper", "serving"),
     ("dataset",),
     ("verify", "compare", "explain", "draw"),
@@ -48,6 +47,10 @@ BESIDE = {  # what sits beside that order: all that each may import
     "__main__": {"cli"},
 }
 WITHIN = {  # on one level, or within one package, and still one way
+    "cli.command": set(),
+    "cli.given": {"cli.command"},
+    "cli.options": set(),
+    "cli.printing": {"cli.command"},
     "rules.rule": set(),
     "lower.target": set(),
     "lower.masks": {"lower.target"},
