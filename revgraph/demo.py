@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from revgraph import files, neuron, picture, recipe, zoo
+from revgraph import neuron, picture, recipe, writing, zoo
 from revgraph.compiler import compile
 from revgraph.explain import Explainer, Explanation
 from revgraph.runtime import Device
@@ -43,7 +43,9 @@ def demo(folder: Path, threads: int = 0, device: str = "cpu") -> list[tuple[Path
         row: picture.panels(panels, titles, f"{NETWORK} from {compiled.at}: {best.summary}"),
     }
     graphs, stale = compiled.contents(folder)
-    files.write_all({**{path: picture.encode(image, path) for path, image in drawn.items()}, **graphs}, stale)
+    writing.write_all(
+        {**{path: picture.encode(image, path) for path, image in drawn.items()}, **graphs}, stale
+    )
     whats = ("the forward graph with its taps", "the reversed graph", "the weights of both")
     named = zip(graphs, whats, strict=False)  # no weights of their own unless they are large
     return [(single, best.summary), (row, "the three named variants"), *named]

@@ -5,7 +5,7 @@ from typing import Any
 
 import onnx
 
-from revgraph import compiler, files, layer
+from revgraph import compiler, layer, writing
 from revgraph.canonical import patterns
 from revgraph.errors import RevgraphError, missing_extra
 from revgraph.graph import DOMAIN, Builder, Tensor, gs
@@ -49,7 +49,7 @@ def draw(
     except graphviz.ExecutableNotFound as error:
         remedy = "install Graphviz, or name a .dot file"
         raise RevgraphError(what, "Graphviz's program dot is not installed", remedy) from error
-    files.write_all({file: content})
+    writing.write_all({file: content})
 
 
 def _drawing(model: str | Path | onnx.ModelProto, at: str | None, input: str | None, variant: str) -> Any:

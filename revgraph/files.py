@@ -1,13 +1,7 @@
-"""Reading and writing files: nothing outside the model's folder is read, nothing half-written is left."""
+"""Reading ONNX files: nothing outside the model's folder is read, and nothing is believed."""
 
-import contextlib
-import errno
 import hashlib
-import os
-import secrets
-import shutil
-import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +20,6 @@ MAX_BYTES = 2**31 - 1
 
 Regions = dict[tuple[Path, int, int], np.ndarray]
 """What was read of external data, uint8: by file, offset and length."""
-
-Content = bytes | Path | Iterable[bytes | memoryview]
-"""What a file shall hold: bytes, what another file holds, or pieces in turn."""
 
 
 def read_model(path: Path, regions: Regions | None = None) -> tuple[LightModel, str]:
@@ -175,99 +166,3 @@ def _attributes(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.TensorProto]:
             yield from (attribute.t, *attribute.tensors)
             for subgraph in (attribute.g, *attribute.graphs):
                 yield from (*_initializers(subgraph), *_attributes(subgraph.node))
-
-
-def write_all(contents: Mapping[Path, Content], stale: tuple[Path, ...] = ()) -> None:
-    """Write files beside their places, then move them all in, and remove the stale ones.
-
-    Args:
-        contents: For each place what shall stand there; pieces are taken one at a time.
-        stale: Files that those replace.
-
-    Raises:
-        RevgraphError: A file cannot be written; then everything is as it was.
-    """
-    try:
-        with contextlib.ExitStack() as leftovers:
-            for path in filter(Path.is_dir, stale):
-                raise IsADirectoryError(errno.EISDIR, "it is a folder", str(path))
-            for folder in dict.fromkeys(path.parent for path in contents):
-                _make_folder(folder, leftovers)
-            beside = {path: _write_beside(path, content, leftovers) for path, content in contents.items()}
-            before = {path: _write_beside(path, path, leftovers) for path in contents if path.exists()}
-            _move_in(beside, before)
-        for path in stale:
-            path.unlink(missing_ok=True)
-    except OSError as error:
-        where, why = error.filename or next(iter(contents)), error.strerror or str(error)
-        raise RevgraphError(f"cannot write '{where}'", why, "choose another place with -o") from error
-
-
-def _make_folder(folder: Path, leftovers: contextlib.ExitStack) -> None:
-    """Make a folder and its parents; those still empty at the end go again."""
-    missing = [parent for parent in (folder, *folder.parents) if not parent.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
-    for made in reversed(missing):
-        leftovers.callback(_remove_empty, made)
-
-
-def _remove_empty(folder: Path) -> None:
-    with contextlib.suppress(OSError):
-        folder.rmdir()
-
-
-@contextlib.contextmanager
-def _temporary_folder() -> Iterator[str]:
-    try:
-        folder = tempfile.TemporaryDirectory(prefix="revgraph-")
-    except OSError as error:
-        what, remedy = "cannot make a temporary folder", "set TMPDIR to a folder that can be written"
-        raise RevgraphError(what, error.strerror or str(error), remedy) from error
-    with folder as name:
-        yield name
-
-
-def _write_beside(path: Path, content: Content, leftovers: contextlib.ExitStack) -> Path:
-    if path.is_dir():
-        raise IsADirectoryError(errno.EISDIR, "it is a folder", str(path))
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    leftovers.callback(temporary.unlink, missing_ok=True)
-    if isinstance(content, Path):
-        shutil.copyfile(content, temporary)
-    else:
-        with temporary.open("xb") as file:
-            file.writelines([content] if isinstance(content, bytes) else content)
-    return temporary
-
-
-def _move_in(beside: Mapping[Path, Path], before: Mapping[Path, Path]) -> None:
-    """Move files to their places; if one fails, those already there get back what was there before."""
-    moved = []
-    try:
-        for path, temporary in beside.items():
-            os.replace(temporary, path)
-            moved.append(path)
-    except BaseException:
-        for path in moved:
-            if path in before:
-                os.replace(before[path], path)
-            else:
-                path.unlink()
-        raise
-
-
-@contextlib.contextmanager
-def staging() -> Iterator[Callable[[Path], Path]]:
-    """Files that appear in their places together at the end, or not at all if something fails before.
-
-    Yields:
-        A function from a file's place to the path to write it at.
-    """
-    with _temporary_folder() as folder:
-        staged: dict[Path, Path] = {}
-
-        def stage(path: Path) -> Path:
-            return staged.setdefault(path, Path(folder) / f"{len(staged)}{path.suffix}")
-
-        yield stage
-        write_all(staged)

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import onnx.utils
 
-from revgraph import choice, files, weights
+from revgraph import choice, files, weights, writing
 from revgraph.errors import RevgraphError
 from revgraph.variants import VARIANTS
 from revgraph.weights import LightModel
@@ -179,7 +179,7 @@ class Compiled:
 
     def contents(
         self, folder: str | Path, fused: bool = False, choose: str | None = None
-    ) -> tuple[dict[Path, files.Content], tuple[Path, ...]]:
+    ) -> tuple[dict[Path, writing.Content], tuple[Path, ...]]:
         """What to write, and the files of the same name and variant that go."""
         contents = stored(self.models(folder, fused, choose), self._place(folder, "weights"))
         places = (self._place(folder, end) for end in ENDS)
@@ -204,11 +204,11 @@ class Compiled:
             RevgraphError: They cannot be written, or hold no such choice; what was there before still is.
         """
         contents, stale = self.contents(folder, fused, choose)
-        files.write_all(contents, stale)
+        writing.write_all(contents, stale)
         return tuple(contents)
 
 
-def stored(models: Mapping[Path, LightModel], data: Path) -> dict[Path, files.Content]:
+def stored(models: Mapping[Path, LightModel], data: Path) -> dict[Path, writing.Content]:
     """The contents of models by path; where one would exceed 2 GiB their weights go into `data`, the last."""
     if any(light.nbytes > ONE_FILE for light in models.values()):
         return _apart(models, data)
@@ -220,7 +220,7 @@ def _one_file(light: LightModel) -> Iterator[bytes]:
     yield light.whole().SerializeToString(deterministic=True)
 
 
-def _apart(models: Mapping[Path, LightModel], data: Path) -> dict[Path, files.Content]:
+def _apart(models: Mapping[Path, LightModel], data: Path) -> dict[Path, writing.Content]:
     """The contents of models that share one file of weights, and of that file, last."""
     held = {name: array for light in models.values() for name, array in light.weights.items()}
     pieces: list[bytes | memoryview] = []
@@ -229,7 +229,7 @@ def _apart(models: Mapping[Path, LightModel], data: Path) -> dict[Path, files.Co
         offsets[name], padding = end, -array.nbytes % PAGE
         pieces += [array.data, bytes(padding)]
         end += array.nbytes + padding
-    contents: dict[Path, files.Content] = {
+    contents: dict[Path, writing.Content] = {
         path: light.stored_in(data.name, offsets).SerializeToString(deterministic=True)
         for path, light in models.items()
     }
@@ -284,7 +284,18 @@ def load(folder: str | Path, variant: str | None = None) -> Compiled:
     Raises:
         RevgraphError: There is none, there are several, or the files do not belong together.
     """
-    compilations = _compilations(Path(folder))
+    with writing.settled(Path(folder)):
+        name, paths = _found(Path(folder), variant)
+        regions: files.Regions = {}
+        models = [files.read_model(path, regions)[0] for path in paths]
+    for path, light in zip(paths, models, strict=True):
+        _check_metadata(path, light.model)
+    return _split(name, paths[0], models[0]) if len(models) == 1 else _join(name, paths, models)
+
+
+def _found(folder: Path, variant: str | None) -> tuple[str, tuple[Path, ...]]:
+    """The name of the one compilation in a folder, and its files."""
+    compilations = _compilations(folder)
     found = {stem: paths for stem, paths in compilations if variant in (None, stem.rpartition(".")[2])}
     if not found:
         wanted = "" if variant is None else f" for {variant}"
@@ -296,12 +307,7 @@ def load(folder: str | Path, variant: str | None = None) -> Compiled:
         remedy = "give each model a folder of its own" if same else "choose one with --variant"
         raise RevgraphError(what, ", ".join(sorted(found)), remedy)
     ((stem, paths),) = found.items()
-    name = stem.rpartition(".")[0]
-    regions: files.Regions = {}
-    models = [files.read_model(path, regions)[0] for path in paths]
-    for path, light in zip(paths, models, strict=True):
-        _check_metadata(path, light.model)
-    return _split(name, paths[0], models[0]) if len(models) == 1 else _join(name, paths, models)
+    return stem.rpartition(".")[0], paths
 
 
 def load_all(folder: str | Path, variant: str | None = None) -> list[Compiled]:

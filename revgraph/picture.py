@@ -14,7 +14,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
 
 from revgraph.errors import RevgraphError
-from revgraph.files import write_all
+from revgraph.writing import write_all
 
 Array = npt.NDArray[Any]
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont

@@ -18,8 +18,8 @@ from PIL import Image
 
 from revgraph import picture
 from revgraph.errors import RevgraphError
-from revgraph.files import write_all
 from revgraph.recipe import Recipe, Source, packaged
+from revgraph.writing import write_all
 
 Array = npt.NDArray[Any]
 Weights = Mapping[str, tuple[Array, Array]]

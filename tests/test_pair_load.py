@@ -1,6 +1,10 @@
 """Which files `load` reads, and which it refuses."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import onnx
@@ -155,3 +159,37 @@ def test_a_failed_save_leaves_the_old_files(tmp_path, monkeypatch):
             compiled(at="pool1").save(tmp_path)
     assert before == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     assert revgraph.load(tmp_path) == old
+
+
+KILLED = """
+import os, signal, sys
+import revgraph
+
+pair = revgraph.compile(sys.argv[1], variant="desalinet", lrn="bp")
+replace, left = os.replace, int(sys.argv[3])
+
+def killed(*places):
+    global left
+    if left == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    left -= 1
+    replace(*places)
+
+os.replace = killed
+pair.save(sys.argv[2])
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="SIGKILL and locks of folders are POSIX's")
+@pytest.mark.parametrize("moved", [0, 1])
+def test_a_save_that_was_killed_between_its_files_is_finished(tmp_path, moved):
+    onnx.save(cnn(), tmp_path / "net.onnx")
+    out = tmp_path / "out"
+    revgraph.compile(tmp_path / "net.onnx", variant="desalinet", lrn="identity").save(out)
+    command = [sys.executable, "-c", KILLED, str(tmp_path / "net.onnx"), str(out), str(moved)]
+    assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+    assert revgraph.load(out).metadata["lrn"] == "bp"
+    assert sorted(path.name for path in out.iterdir()) == [
+        "net.desalinet.forward.onnx",
+        "net.desalinet.reversed.onnx",
+    ]

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import pytest
 
-from revgraph import files, recipe, zoo
+from revgraph import recipe, writing, zoo
 from revgraph.errors import RevgraphError
 
 RECIPE = recipe.load("squeezenet1_1")
@@ -159,7 +159,7 @@ def test_nothing_half_written_stays(demo, cache, monkeypatch):
     def killed(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(files.os, "replace", killed)
+    monkeypatch.setattr(writing.os, "replace", killed)
     with pytest.raises(RevgraphError, match="No space left on device"):
         zoo.model_path(RECIPE)
     assert [path for path in cache.rglob("*") if path.is_file()] == []

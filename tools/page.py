@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from revgraph import files
+from revgraph import writing
 from revgraph.serving import web
 
 BROWSER = Path(__file__).parents[1] / "tests" / "serving" / "browser"
@@ -18,7 +18,7 @@ if __name__ == "__main__":
         driver, page, shot = Path(folder) / "driver", Path(folder) / "page", Path(folder) / "shot.png"
         shutil.copytree(BROWSER, driver)
         subprocess.run(["npm", "ci", "--ignore-scripts"], cwd=driver, check=True)
-        files.write_all({path: content for path, (content, _) in web.example(page).items()})
+        writing.write_all({path: content for path, (content, _) in web.example(page).items()})
         with web.server(page, 0) as server:
             threading.Thread(target=server.serve_forever, daemon=True).start()
             url = f"http://127.0.0.1:{server.server_port}/"

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from revgraph import compare, explain, files, neuron, picture, variants
+from revgraph import compare, explain, neuron, picture, variants, writing
 from revgraph.cli import given, options, printing
 from revgraph.cli.command import Args, Command
 from revgraph.cli.printing import Row
@@ -44,7 +44,7 @@ def run(args: Args) -> None:
     paths = explain.output_paths(Path(args.output), named, "compare", [chosen]) if args.output else []
     titles = _told_apart(a.pair, b.pair)
     rows: list[Row] = []
-    with files.staging() as stage:
+    with writing.staging() as stage:
         for i, source in enumerate(printing.bar(args, pictures, len(pictures))):
             image = None if source is None else picture.read(source)
             x = explainer.feed(image) if explainer and image else compare.random_input(a, rng)

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from revgraph import compiler, files, pair, picture
+from revgraph import compiler, pair, picture, writing
 from revgraph.cli import given
 from revgraph.cli.command import Args
 from revgraph.cli.printing import Row
@@ -29,5 +29,5 @@ def write_figure(path: Path, found: "Figure", what: str) -> list[Row]:
     from revgraph.paper import sheet
 
     table = path.with_suffix(".csv")
-    files.write_all({path: picture.encode(found.image, path), table: sheet.table(found.numbers)})
+    writing.write_all({path: picture.encode(found.image, path), table: sheet.table(found.numbers)})
     return [{"path": str(path), "what": what}, {"path": str(table), "what": "its numbers"}]

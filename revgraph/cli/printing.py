@@ -9,11 +9,11 @@ from typing import Any
 from tabulate import tabulate
 from tqdm import tqdm
 
-from revgraph import files
+from revgraph import writing
 from revgraph.cli.command import Args
 
 Row = dict[str, Any]
-Written = Mapping[Path, tuple[files.Content, str]]
+Written = Mapping[Path, tuple[writing.Content, str]]
 """Files to write, with a line on some of them."""
 
 
@@ -71,5 +71,5 @@ def counted(row: Row) -> list[Any]:
 
 def write(args: Args, written: Written) -> None:
     """Write files, and print a line on each that has one."""
-    files.write_all({path: content for path, (content, _) in written.items()})
+    writing.write_all({path: content for path, (content, _) in written.items()})
     results(args, [{"path": str(path), "what": what} for path, (_, what) in written.items() if what])

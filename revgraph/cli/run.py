@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from revgraph import explain, files, neuron, picture
+from revgraph import explain, neuron, picture, writing
 from revgraph.cli import given, options, printing
 from revgraph.cli.command import Args, Command
 from revgraph.cli.printing import Row
@@ -30,7 +30,7 @@ def run(args: Args) -> None:
     rng = np.random.default_rng(args.seed)
     caption = f"{compiled.name}, {compiled.variant} from {compiled.at}"
     rows: list[Row] = []
-    with files.staging() as stage:
+    with writing.staging() as stage:
         for source in printing.bar(args, pictures, len(pictures)):
             for found in explainer.explain(picture.read(source), neurons, rng):
                 path = paths[len(rows)]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from tabulate import tabulate
 
-from revgraph import explain, files, parallel, picture, variants
+from revgraph import explain, parallel, picture, variants, writing
 from revgraph.cli import experiment, options, printing
 from revgraph.cli.command import Args, Command
 from revgraph.cli.printing import Row
@@ -89,7 +89,7 @@ def _cut_out(args: Args, pictures: Sequence[Path], settings: "Settings") -> None
     ends = [f".{method}.{what}.png" for method in methods for what in ("mask", "overlay")]
     paths = iter(explain.paths_in(Path(args.output), pictures, ends))
     rows: list[Row] = []
-    with files.staging() as stage:
+    with writing.staging() as stage:
         for source, image, cuts in printing.bar(args, cut, len(pictures)):
             for method, found in zip(methods, cuts, strict=True):
                 mask = truth.resized(found.mask, (image.height, image.width))

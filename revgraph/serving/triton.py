@@ -13,7 +13,7 @@ from typing import Any
 
 import onnx
 
-from revgraph import files, pair
+from revgraph import pair, writing
 from revgraph.errors import RevgraphError
 from revgraph.pair import Compiled
 from revgraph.runtime import Device
@@ -76,7 +76,7 @@ class Model:
 
 def repository(
     folder: Path, compiled: Compiled, choose: str = "max", batch: int = 8, device: str = "cpu"
-) -> dict[Path, tuple[files.Content, str]]:
+) -> dict[Path, tuple[writing.Content, str]]:
     """The files of a model repository, with a line on each.
 
     Args:
@@ -99,7 +99,7 @@ def repository(
     models = {part: Model.of(light) for part, (light, _) in parts.items()}
     every = [tensor for model in models.values() for tensor in (*model.inputs, *model.outputs)]
     batch = batch if all(tensor.batched for tensor in every) else 0
-    written: dict[Path, tuple[files.Content, str]] = {}
+    written: dict[Path, tuple[writing.Content, str]] = {}
     for part, (light, what) in parts.items():
         version = folder / part / "1"
         config = _config(part, models[part], batch, _backend(batch, device))

@@ -20,7 +20,7 @@ from urllib.parse import quote
 import onnx
 from PIL import Image
 
-from revgraph import demo, explain, files, pair, picture, recipe, zoo
+from revgraph import demo, explain, pair, picture, recipe, writing, zoo
 from revgraph.compiler import compile
 from revgraph.errors import RevgraphError
 from revgraph.pair import Compiled
@@ -38,7 +38,7 @@ NODE = 20
 
 WHATS = {"index.html": "the page: serve the folder from anywhere", "site.json": "what the page says and does"}
 
-Written = dict[Path, tuple[files.Content, str]]
+Written = dict[Path, tuple[writing.Content, str]]
 
 
 def site(

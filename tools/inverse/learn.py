@@ -14,8 +14,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from revgraph.errors import RevgraphError
-from revgraph.files import write_all
 from revgraph.paper import sheet
+from revgraph.writing import write_all
 
 CLIP = 1.0
 """The most that the gradient's norm may be: rare crops would throw the filters far off at a high rate."""

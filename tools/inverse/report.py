@@ -14,9 +14,9 @@ from tabulate import tabulate
 
 from revgraph import picture, zoo
 from revgraph.errors import RevgraphError
-from revgraph.files import write_all
 from revgraph.paper import measure, sheet
 from revgraph.recipe import Recipe
+from revgraph.writing import write_all
 
 PAPER = {("both", "switches"): -15, ("both", "masks"): -46, ("switches", "masks"): -36}
 """By how many per cent the first has less L2 error than the second, Sect. 3.3."""

@@ -22,9 +22,9 @@ from tqdm import tqdm
 from revgraph import arguments, picture
 from revgraph.errors import RevgraphError
 from revgraph.explain import find_pictures
-from revgraph.files import write_all
 from revgraph.pair import Compiled
 from revgraph.recipe import Recipe
+from revgraph.writing import write_all
 
 DECIDES = ("model", "at", "size", "crops", "held_out", "epochs", "batch", "rate")
 """The options on which each inverse depends, whichever others are trained."""

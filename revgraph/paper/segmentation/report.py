@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from revgraph import files, picture
+from revgraph import picture, writing
 from revgraph.paper import measure, sheet
 from revgraph.paper.segmentation import pictures
 from revgraph.paper.segmentation.table import PICTURES, SETTINGS, Row, Run
@@ -61,7 +61,7 @@ def write(run: Run, folder: Path) -> Report:
         folder / "differences.csv": (sheet.table(found[1]), "of two methods on the same pictures"),
         folder / "sheet.png": (picture.encode(drawn, "sheet.png"), "some of the pictures"),
     }
-    files.write_all({path: content for path, (content, _) in contents.items()})
+    writing.write_all({path: content for path, (content, _) in contents.items()})
     about = {path: what for path, (_, what) in contents.items()}
     asked = f"{run.settings.selector}, {run.settings.solver} and whatever else was asked"
     about |= {folder / PICTURES: "each picture by each method", folder / SETTINGS: asked}

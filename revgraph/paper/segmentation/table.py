@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from revgraph import files, parallel, picture
+from revgraph import parallel, picture, writing
 from revgraph.errors import RevgraphError
 from revgraph.paper import sheet
 from revgraph.paper.segmentation import cut, truth
@@ -217,7 +217,7 @@ class Run:
         if not self._started:  # not before a picture has gone well, and without what a kill left unfinished
             kept = itertools.chain.from_iterable(self._kept().values())
             asked = json.dumps(self._asked, indent=1).encode()
-            files.write_all({self._folder / SETTINGS: asked, lines: _csv(kept, head=True)})
+            writing.write_all({self._folder / SETTINGS: asked, lines: _csv(kept, head=True)})
             self._started = True
         try:
             with lines.open("ab") as stream:

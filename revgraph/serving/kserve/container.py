@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import revgraph
-from revgraph import files, recipe
+from revgraph import recipe, writing
 from revgraph.errors import RevgraphError
 from revgraph.pair import Compiled
 from revgraph.recipe import Recipe
@@ -18,7 +18,7 @@ HTTP, GRPC = 8080, 8081
 
 def contents(
     folder: Path, compiled: Compiled, chosen: str | None, own: Recipe, batch: int, device: str
-) -> dict[Path, tuple[files.Content, str]]:
+) -> dict[Path, tuple[writing.Content, str]]:
     """The files, with a line on each.
 
     Args:
@@ -36,7 +36,7 @@ def contents(
     on = Device.of(device).kind
     command = ["revgraph", "serve", ".", "--host", "0.0.0.0", "--http-port", str(HTTP)]
     command += ["--grpc-port", str(GRPC), "--batch", str(batch), "--device", device]
-    beside: dict[Path, tuple[files.Content, str]] = {}
+    beside: dict[Path, tuple[writing.Content, str]] = {}
     if chosen is not None:
         named = chosen in recipe.names()
         beside = {} if named else _recipe(folder, Path(chosen), own)
@@ -53,7 +53,7 @@ def contents(
     }
 
 
-def _recipe(folder: Path, path: Path, own: Recipe) -> dict[Path, tuple[files.Content, str]]:
+def _recipe(folder: Path, path: Path, own: Recipe) -> dict[Path, tuple[writing.Content, str]]:
     """A recipe file, and the class names beside it."""
     beside = {path: "how pictures are fed"}
     if own.labels and own.labels.package is None:
