@@ -48,6 +48,8 @@ def write_all(contents: Mapping[Path, Content], stale: tuple[Path, ...] = ()) ->
     Raises:
         RevgraphError: A file cannot be written; then everything is as it was.
     """
+    if not contents:
+        return
     places = {path: Path(os.path.realpath(path.parent), path.name) for path in (*contents, *stale)}
     base = Path(os.path.commonpath([place.parent for place in places.values()]))
     with contextlib.ExitStack() as leftovers, _trouble(next(iter(contents))):

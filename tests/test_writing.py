@@ -35,6 +35,10 @@ def test_files_appear_with_their_folders(tmp_path):
     assert contents(tmp_path / "new" / "deep") == {"a": b"1"}
 
 
+def test_nothing_to_write_is_no_error():
+    writing.write_all({})
+
+
 def test_stale_files_go_only_after_the_new_are_there(old):
     a, b = old
     writing.write_all({a: b"new"}, (b, a.with_name("never there")))

@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from revgraph import compare, explain, neuron, picture, variants, writing
+from revgraph import compare, neuron, picture, picture_files, variants, writing
 from revgraph.cli import given, options, printing
 from revgraph.cli.command import Args, Command
 from revgraph.cli.printing import Row
 from revgraph.errors import RevgraphError
+from revgraph.feeding import Feeder
 from revgraph.pair import Compiled
 from revgraph.session import Session
 
@@ -38,22 +39,22 @@ def run(args: Args) -> None:
     _check(args)
     a, b = _session(args, 0), _session(args, 1)
     chosen, rng = neuron.parse(args.neuron), np.random.default_rng(args.seed)
-    explainer = explain.Explainer(a, given.recipe_for(args, a.pair)) if args.picture else None
-    pictures: list[Path | None] = [*explain.find_pictures(args.picture)] or [None]
+    feeder = Feeder(a.pair, given.recipe_for(args, a.pair)) if args.picture else None
+    pictures: list[Path | None] = [*picture_files.find_pictures(args.picture)] or [None]
     named = [path for path in pictures if path is not None]
-    paths = explain.output_paths(Path(args.output), named, "compare", [chosen]) if args.output else []
+    paths = picture_files.output_paths(Path(args.output), named, "compare", [chosen]) if args.output else []
     titles = _told_apart(a.pair, b.pair)
     rows: list[Row] = []
     with writing.staging() as stage:
         for i, source in enumerate(printing.bar(args, pictures, len(pictures))):
             image = None if source is None else picture.read(source)
-            x = explainer.feed(image) if explainer and image else compare.random_input(a, rng)
+            x = feeder.feed(image) if feeder and image else compare.random_input(a, rng)
             found = compare.compare(a, b, x, chosen, rng)
             row = {"picture": str(source or "a random input"), "neuron": str(chosen), **_figures(found)}
-            if paths and explainer and image:
-                shown = explainer.rgb(found.x_hats[0][0]), explainer.rgb(found.x_hats[1][0])
+            if paths and feeder and image:
+                shown = feeder.rgb(found.x_hats[0][0]), feeder.rgb(found.x_hats[1][0])
                 caption = f"cosine {found.cosine:.4f}, relative error {found.error:.2g}"
-                drawn = picture.compare(explainer.crop(image), shown, titles, caption)
+                drawn = picture.compare(feeder.crop(image), shown, titles, caption)
                 stage(paths[i]).write_bytes(picture.encode(drawn, paths[i]))
                 row = {"path": str(paths[i])} | row
             rows.append(row)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from revgraph import explain, paper, picture, zoo
+from revgraph import paper, picture, picture_files, zoo
 from revgraph.cli import experiment, options, printing
 from revgraph.cli.command import Args, Command
 from revgraph.cli.printing import Row
@@ -30,7 +30,7 @@ def run(args: Args) -> None:
     if every and not subject.normalises:
         names.remove("lrn")
         args.notes.append(f"no figure lrn: '{subject.name}' has no local response normalisation")
-    given = explain.find_pictures(args.picture)
+    given = picture_files.find_pictures(args.picture)
     pictures = [(path.stem, picture.read(path)) for path in given]
     pictures = pictures or [(name, zoo.sample(name)) for name in zoo.SAMPLES]
     rows: list[Row] = []

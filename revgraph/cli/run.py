@@ -5,10 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
-from revgraph import explain, neuron, picture, writing
+from revgraph import neuron, picture, picture_files, writing
 from revgraph.cli import given, options, printing
 from revgraph.cli.command import Args, Command
 from revgraph.cli.printing import Row
+from revgraph.explain import Explainer, Explanation
 from revgraph.pair import Compiled
 from revgraph.session import Session
 
@@ -23,10 +24,10 @@ def arguments(sub: argparse.ArgumentParser) -> None:
 
 def run(args: Args) -> None:
     compiled, recipe = given.compilation(args)
-    explainer = explain.Explainer(Session(compiled, threads=args.threads, device=args.device), recipe)
-    pictures = explain.find_pictures(args.picture)
+    explainer = Explainer(Session(compiled, threads=args.threads, device=args.device), recipe)
+    pictures = picture_files.find_pictures(args.picture)
     neurons = [neuron.parse(spec) for spec in args.neuron or ["max"]]
-    paths = explain.output_paths(Path(args.output), pictures, compiled.variant, neurons)
+    paths = picture_files.output_paths(Path(args.output), pictures, compiled.variant, neurons)
     rng = np.random.default_rng(args.seed)
     caption = f"{compiled.name}, {compiled.variant} from {compiled.at}"
     rows: list[Row] = []
@@ -44,7 +45,7 @@ def run(args: Args) -> None:
     printing.results(args, rows, [[row["path"], row["summary"]] for row in rows])
 
 
-def _row(path: Path, source: Path, compiled: Compiled, found: explain.Explanation) -> Row:
+def _row(path: Path, source: Path, compiled: Compiled, found: Explanation) -> Row:
     return {
         "path": str(path),
         "picture": str(source),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from tabulate import tabulate
 
-from revgraph import explain, parallel, picture, variants, writing
+from revgraph import parallel, picture, picture_files, variants, writing
 from revgraph.cli import experiment, options, printing
 from revgraph.cli.command import Args, Command
 from revgraph.cli.printing import Row
@@ -67,10 +67,10 @@ def run(args: Args) -> None:
         cases = truth.from_manifest(Path(args.manifest), [Path(path) for path in args.picture])
         _measure(args, cases, settings)
     elif args.masks:
-        cases = truth.from_folder(explain.find_pictures(args.picture), Path(args.masks))
+        cases = truth.from_folder(picture_files.find_pictures(args.picture), Path(args.masks))
         _measure(args, cases, settings)
     else:
-        _cut_out(args, explain.find_pictures(args.picture), settings)
+        _cut_out(args, picture_files.find_pictures(args.picture), settings)
 
 
 def _cut_out(args: Args, pictures: Sequence[Path], settings: "Settings") -> None:
@@ -87,7 +87,7 @@ def _cut_out(args: Args, pictures: Sequence[Path], settings: "Settings") -> None
 
     cut = parallel.in_order(of, pictures, parallel.cores())
     ends = [f".{method}.{what}.png" for method in methods for what in ("mask", "overlay")]
-    paths = iter(explain.paths_in(Path(args.output), pictures, ends))
+    paths = iter(picture_files.paths_in(Path(args.output), pictures, ends))
     rows: list[Row] = []
     with writing.staging() as stage:
         for source, image, cuts in printing.bar(args, cut, len(pictures)):

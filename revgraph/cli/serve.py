@@ -4,10 +4,11 @@ import argparse
 import asyncio
 import sys
 
-from revgraph import explain
 from revgraph.cli import given, options, printing
 from revgraph.cli.command import Args, Command
 from revgraph.errors import missing_extra
+from revgraph.feeding import Feeder, NoPicturesError
+from revgraph.pair import Compiled
 from revgraph.recipe import Recipe
 from revgraph.session import Session
 
@@ -33,7 +34,7 @@ def run(args: Args) -> None:
 
     compiled, recipe = given.compilation(args)
     session = Session(compiled, threads=args.threads, device=args.device)
-    service = Service(session, _explainer(args, session, recipe), args.batch)
+    service = Service(session, _feeder(args, compiled, recipe), args.batch)
     service.warm_up()
 
     def started(http: str, grpc: str) -> None:
@@ -46,11 +47,11 @@ def run(args: Args) -> None:
     asyncio.run(server.serve(service, args.host, args.http_port, args.grpc_port, limits, started))
 
 
-def _explainer(args: Args, session: Session, recipe: Recipe) -> explain.Explainer | None:
-    """What feeds pictures to a network and draws x_hat; None where it takes none, and no recipe says so."""
+def _feeder(args: Args, compiled: Compiled, recipe: Recipe) -> Feeder | None:
+    """What feeds pictures to a network; None where it takes none, and no recipe says so."""
     try:
-        return explain.Explainer(session, recipe)
-    except explain.NoPicturesError as error:
+        return Feeder(compiled, recipe)
+    except NoPicturesError as error:
         if args.recipe:
             raise
         args.notes.append(f"tensors are taken alone, no pictures: {error}")

@@ -14,7 +14,8 @@ from revgraph.capture import exclusive
 from revgraph.dataset import places
 from revgraph.dataset.output import Row
 from revgraph.errors import RevgraphError
-from revgraph.explain import Feeder, probability
+from revgraph.explain import probability
+from revgraph.feeding import Feeder
 from revgraph.neuron import Neuron
 from revgraph.pair import Compiled
 from revgraph.recipe import Recipe

@@ -6,7 +6,7 @@ from revgraph import parallel
 from revgraph.dataset import cluster, pipeline
 from revgraph.dataset.explaining import Asked, Means
 from revgraph.dataset.output import SHARE, Output, listing
-from revgraph.explain import Feeder
+from revgraph.feeding import Feeder
 
 
 class Run:

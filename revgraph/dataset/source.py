@@ -10,7 +10,7 @@ from typing import Any
 
 from revgraph.dataset import places
 from revgraph.errors import RevgraphError
-from revgraph.explain import PICTURES
+from revgraph.picture_files import PICTURES
 
 COLUMN = "path"
 

@@ -20,7 +20,7 @@ from urllib.parse import quote
 import onnx
 from PIL import Image
 
-from revgraph import demo, explain, pair, picture, recipe, writing, zoo
+from revgraph import demo, feeding, pair, picture, recipe, writing, zoo
 from revgraph.compiler import compile
 from revgraph.errors import RevgraphError
 from revgraph.pair import Compiled
@@ -85,7 +85,7 @@ def _site(fused: LightModel, name: str, compilations: Sequence[Compiled], chosen
         why = f"it wants '{others[0].name}' too" if others else f"'{x.name}' is not of float32"
         raise RevgraphError("cannot package this network for the web", why, "a network of pictures alone")
     shape = [dim.dim_param or dim.dim_value for dim in x.type.tensor_type.shape.dim]
-    height, width = explain.picture_size(shape, chosen, None)
+    height, width = feeding.picture_size(shape, chosen, None)
     names = chosen.class_names()
     return {
         "title": chosen.title if chosen.source else first.name,

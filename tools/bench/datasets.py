@@ -26,7 +26,8 @@ from revgraph import neuron, parallel, recipe, runtime, zoo
 from revgraph.dataset import pipeline, places, source
 from revgraph.dataset.explaining import Asked, Explaining, Picture
 from revgraph.dataset.output import Output, Share
-from revgraph.explain import Explainer, Feeder
+from revgraph.explain import Explainer
+from revgraph.feeding import Feeder
 from revgraph.pair import Compiled
 
 CONTENDERS = (

@@ -21,8 +21,8 @@ from tqdm import tqdm
 
 from revgraph import arguments, picture
 from revgraph.errors import RevgraphError
-from revgraph.explain import find_pictures
 from revgraph.pair import Compiled
+from revgraph.picture_files import find_pictures
 from revgraph.recipe import Recipe
 from revgraph.writing import write_all
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from revgraph import explain, neuron, picture
+from revgraph import feeding, neuron, picture
 from revgraph.errors import RevgraphError
 from revgraph.neuron import Neuron
 from revgraph.paper.library import library
@@ -40,7 +40,7 @@ class Saliency:
 
 def shrunk(image: Image.Image, shorter: int) -> Image.Image:
     """The picture, RGB, its shorter side so many pixels; bicubic."""
-    height, width = explain.kept_shape(image, shorter)
+    height, width = feeding.kept_shape(image, shorter)
     return image.convert("RGB").resize((width, height), Image.Resampling.BICUBIC)
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from revgraph import picture
 from revgraph.errors import RevgraphError
-from revgraph.explain import PICTURES
+from revgraph.picture_files import PICTURES
 
 Array = np.ndarray
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 from revgraph import neuron, picture
 from revgraph.errors import RevgraphError
-from revgraph.explain import Explainer
+from revgraph.feeding import Feeder
 from revgraph.neuron import Neuron
 from revgraph.runtime import ort_value
 from revgraph.serving.kserve import bottleneck
@@ -120,7 +120,7 @@ class Service:
 
     Args:
         session: Runs the compilation, whose bottleneck is offered where it is packed and of a fixed size.
-        explainer: Reads pictures and draws them; without it there are tensors alone.
+        feeder: How pictures enter the network and come back; without it there are tensors alone.
         most: How many images, and rows of p, one request may have.
 
     Attributes:
@@ -132,8 +132,8 @@ class Service:
         RevgraphError: The network has inputs beside x, or an output that is called like one of the service's.
     """
 
-    def __init__(self, session: Session, explainer: Explainer | None = None, most: int = 8) -> None:
-        self._session, self._explainer, self._most = session, explainer, most
+    def __init__(self, session: Session, feeder: Feeder | None = None, most: int = 8) -> None:
+        self._session, self._feeder, self._most = session, feeder, most
         pair = session.pair
         self.name, self._digest = pair.name, pair.metadata["digest"]
         graph = pair.light_forward.model.graph
@@ -152,7 +152,7 @@ class Service:
         fixed = all(-1 not in tensor.shape[1:] for tensor in (x, *self._kept.values()))
         packed = fixed and pair.metadata["bottleneck"] == "packed"
         given = [x, Tensor(CLASS, INT64), Tensor(P, self._y.dtype, (-1, *self._y.shape[1:]))]
-        given += [Tensor(name, BYTES) for name in [PICTURE] * bool(explainer) + [BOTTLENECK] * packed]
+        given += [Tensor(name, BYTES) for name in [PICTURE] * bool(feeder) + [BOTTLENECK] * packed]
         self.inputs = {tensor.name: tensor for tensor in given}
         self._made = dict(self._makers(packed))
         made = [Tensor(name, INT64 if name == CHANNEL else BYTES) for name in self._made]
@@ -165,8 +165,8 @@ class Service:
     def warm_up(self) -> None:
         """Run once, so that the first client does not wait for it; not where the size of x is free."""
         shape = self.inputs[X].shape[1:]
-        if self._explainer is not None:
-            shape = self._explainer.feed(Image.new("RGB", (64, 64))).shape[1:]
+        if self._feeder is not None:
+            shape = self._feeder.feed(Image.new("RGB", (64, 64))).shape[1:]
         if -1 not in shape:
             self.run([self.job({X: np.zeros((1, *shape), self.inputs[X].dtype)})])
 
@@ -221,8 +221,8 @@ class Service:
         return {name: np.concatenate([image[name] for image in images]) for name in images[0]}
 
     def _fed(self, data: bytes) -> Arrays:
-        assert self._explainer is not None
-        return {X: self._explainer.feed(picture.decode(io.BytesIO(data), most=PIXELS))}
+        assert self._feeder is not None
+        return {X: self._feeder.feed(picture.decode(io.BytesIO(data), most=PIXELS))}
 
     def _unpacked(self, data: bytes) -> Arrays:
         found = bottleneck.unpack(data, self._kept_bytes, self._digest)
@@ -301,19 +301,19 @@ class Service:
 
     def _makers(self, packed: bool) -> Iterator[tuple[str, Callable[[Answer], list[Any]]]]:
         """The outputs that are made of an answer, and their values in order."""
-        explainer = self._explainer
+        feeder = self._feeder
         yield CHANNEL, _channels
-        if explainer is not None:
-            if explainer.label(0) is not None:
-                yield LABEL, lambda answer: [(explainer.label(c) or "").encode() for c in _channels(answer)]
+        if feeder is not None:
+            if feeder.label(0) is not None:
+                yield LABEL, lambda answer: [(feeder.label(c) or "").encode() for c in _channels(answer)]
             yield X_HAT_PNG, lambda answer: [_png(picture.tone_map(x)) for x in self._rgb(answer)]
             yield SALIENCY_PNG, lambda answer: [_png(picture.grey(x)) for x in self._rgb(answer)]
         if packed:
             yield BOTTLENECK, self._packed
 
     def _rgb(self, answer: Answer) -> Iterator[np.ndarray]:
-        assert self._explainer is not None
-        return map(self._explainer.rgb, answer.outputs[X_HAT])
+        assert self._feeder is not None
+        return map(self._feeder.rgb, answer.outputs[X_HAT])
 
     def _packed(self, answer: Answer) -> list[bytes]:
         kept = {self._y.name: answer.y, **answer.taps}
