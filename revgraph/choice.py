@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import onnx
 
+from revgraph.declared import dtype_of, shape_of
 from revgraph.errors import RevgraphError
 from revgraph.graph import Builder, Tensor, export, gs, tensor_names
 from revgraph.weights import LightModel
@@ -157,12 +158,10 @@ def rows(graph: onnx.GraphProto, name: str) -> onnx.TensorShapeProto.Dimension:
 def _chooser(model: onnx.ModelProto, y: str, choice: str) -> onnx.GraphProto:
     """y, and perhaps the class -> p."""
     value = next(value for value in model.graph.output if value.name == y)
-    kind = value.type.tensor_type
-    shape = [dim.dim_param or dim.dim_value for dim in kind.shape.dim]
+    dtype, shape = dtype_of(value), shape_of(value)
     if len(shape) < 2:
         what = f"cannot choose a neuron of '{y}'"
         raise RevgraphError(what, "it has one axis, the batch", "another layer, of shape (N, C, ...)")
-    dtype = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)
     scores = gs.Variable(y, dtype, shape)
     opset = next(entry.version for entry in model.opset_import if not entry.domain)
     b = Builder(gs.Graph(inputs=[scores], opset=opset), {*tensor_names(model)})

@@ -11,6 +11,7 @@ import onnx
 import onnx.utils
 
 from revgraph import choice, files, weights, writing
+from revgraph.declared import Shape, dtype_of, shape_of
 from revgraph.errors import RevgraphError
 from revgraph.variants import VARIANTS
 from revgraph.weights import LightModel
@@ -74,26 +75,23 @@ class Compiled:
         return self.metadata["input"]
 
     @property
-    def x_shape(self) -> tuple[int | str | None, ...]:
+    def x_shape(self) -> Shape:
         """The shape of x as the model declares it; names or None where it is free."""
-        return tuple(
-            dim.dim_value if dim.HasField("dim_value") else dim.dim_param or None
-            for dim in self._tensor(self.input).shape.dim
-        )
+        return shape_of(self._declared(self.input))
 
     @property
     def x_dtype(self) -> np.dtype[Any]:
         """The element type of x."""
-        return np.dtype(onnx.helper.tensor_dtype_to_np_dtype(self._tensor(self.input).elem_type))
+        return dtype_of(self._declared(self.input))
 
     @property
     def y_channels(self) -> int | None:
         """How many y has; None where that is free."""
-        return next((dim.dim_value or None for dim in self._tensor(self.at).shape.dim[1:2]), None)
+        return next((n for n in shape_of(self._declared(self.at))[1:2] if isinstance(n, int)), None)
 
-    def _tensor(self, name: str) -> Any:
+    def _declared(self, name: str) -> onnx.ValueInfoProto:
         graph = self.light_forward.model.graph
-        return next(v.type.tensor_type for v in (*graph.input, *graph.output) if v.name == name)
+        return next(value for value in (*graph.input, *graph.output) if value.name == name)
 
     @property
     def taps(self) -> tuple[str, ...]:

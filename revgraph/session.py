@@ -13,6 +13,7 @@ import onnx
 
 from revgraph.capture import Captured, Graph, Results, capturable, copied, exclusive
 from revgraph.compiler import compile
+from revgraph.declared import Shape, shape_of
 from revgraph.errors import RevgraphError
 from revgraph.pair import Compiled
 from revgraph.runtime import Device, check_cuda, exposed, open_light, ort_value, ort_values
@@ -90,7 +91,7 @@ class Session:
         self._opening = threading.Lock()
 
     @property
-    def x_shape(self) -> tuple[int | str | None, ...]:
+    def x_shape(self) -> Shape:
         """The shape of x as the model declares it; names or None where it is free."""
         return self.pair.x_shape
 
@@ -282,10 +283,9 @@ class Session:
 
 def _free_dimensions(pair: Compiled) -> tuple[str, str]:
     """What the reversed graph calls the number of images, and of rows; empty where that shall stay free."""
-    (x,) = (value for value in pair.light_forward.model.graph.input if value.name == pair.input)
-    shapes = {v.name: v.type.tensor_type.shape.dim for v in pair.light_reversed.model.graph.input}
-    images, rows = x.type.tensor_type.shape.dim[0].dim_param, shapes["p"][0].dim_param
-    sizes = {dim.dim_param for shape in shapes.values() for dim in shape[1:]}
+    shapes = {value.name: shape_of(value) for value in pair.light_reversed.model.graph.input}
+    images, rows = (n if isinstance(n, str) else "" for n in (pair.x_shape[0], shapes["p"][0]))
+    sizes = {n for shape in shapes.values() for n in shape[1:]}
     return "" if images in sizes else images, rows
 
 

@@ -11,6 +11,7 @@ import onnx
 from onnx import numpy_helper
 
 from revgraph import compiler, reference
+from revgraph.declared import dtype_of, shape_of
 from revgraph.errors import RevgraphError
 from revgraph.pair import Compiled
 from revgraph.runtime import Device, exposed, open_light, ort_values, run, run_each_node
@@ -126,9 +127,8 @@ class _Proof:
         raise RevgraphError(f"cannot verify '{self.pair.name}'", why, "fix the model's input size")
 
     def _random(self, value: onnx.ValueInfoProto, size: int) -> Array:
-        kind = value.type.tensor_type
-        dims = [dim.dim_value or (size if i > 1 else 1) for i, dim in enumerate(kind.shape.dim)]
-        dtype = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)
+        dims = [n if isinstance(n, int) else size if i > 1 else 1 for i, n in enumerate(shape_of(value))]
+        dtype = dtype_of(value)
         if np.issubdtype(dtype, np.floating):
             return self.rng.standard_normal(dims).astype(dtype)
         return self.rng.integers(0, 2 if dtype.kind == "b" else 100, dims).astype(dtype)

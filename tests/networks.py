@@ -17,7 +17,7 @@ def node(op: str, inputs: str, output: str, **attributes: Any) -> onnx.NodeProto
 
 def model(
     nodes: Sequence[onnx.NodeProto],
-    x: Sequence[int | str],
+    x: Sequence[int | str | None],
     weights: Mapping[str, np.ndarray] | None = None,
     outputs: Sequence[str] | None = None,
     opset: int = 17,
@@ -40,7 +40,7 @@ def model(
     return net
 
 
-def cnn(batch: int | str = "N", softmax: bool = True, **options: int) -> onnx.ModelProto:
+def cnn(batch: int | str | None = "N", softmax: bool = True, **options: int) -> onnx.ModelProto:
     """A small classifier of pictures: conv1 relu1 pool1 conv2 relu2 gap flat logits, and prob (N, 5) last."""
     rng = np.random.default_rng(0)
     weights = {"w1": he(rng, 10, 3, 3, 3), "w2": he(rng, 12, 10, 3, 3), "w3": he(rng, 5, 12)}

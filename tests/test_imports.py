@@ -33,7 +33,7 @@ LEVELS = (  # from the top; a module imports those below it
     ("zoo",),
     ("picture_files", "picture", "recipe", "neuron", "layout"),
     ("files", "writing"),
-    ("weights", "errors", "parallel"),
+    ("declared", "weights", "errors", "parallel"),
 )
 BESIDE = {  # what sits beside that order: all that each may import
     "neuron": {"errors", "files"},
@@ -44,6 +44,7 @@ BESIDE = {  # what sits beside that order: all that each may import
     "zoo": {"errors", "picture", "recipe", "writing"},
     "files": {"errors", "weights"},
     "writing": {"errors"},
+    "declared": set(),
     "weights": set(),
     "errors": set(),
     "__main__": {"cli"},

@@ -14,6 +14,7 @@ from typing import Any
 import onnx
 
 from revgraph import pair, writing
+from revgraph.declared import in_numbers, shape_of
 from revgraph.errors import RevgraphError
 from revgraph.pair import Compiled
 from revgraph.runtime import Device
@@ -119,10 +120,7 @@ def _tensor(value: onnx.ValueInfoProto) -> Tensor:
     if kind not in TYPES:
         why = f"'{value.name}' is of type {kind.lower()}"
         raise RevgraphError("cannot package this network for Triton", why, f"it knows {', '.join(TYPES)}")
-    dims = value.type.tensor_type.shape.dim
-    return Tensor(
-        value.name, Word(TYPES[kind]), tuple(d.dim_value if d.HasField("dim_value") else -1 for d in dims)
-    )
+    return Tensor(value.name, Word(TYPES[kind]), in_numbers(shape_of(value)))
 
 
 # ---------------------------------------------------------------- configs

@@ -22,6 +22,7 @@ from PIL import Image
 
 from revgraph import demo, feeding, pair, picture, recipe, writing, zoo
 from revgraph.compiler import compile
+from revgraph.declared import shape_of
 from revgraph.errors import RevgraphError
 from revgraph.pair import Compiled
 from revgraph.recipe import Recipe
@@ -84,8 +85,7 @@ def _site(fused: LightModel, name: str, compilations: Sequence[Compiled], chosen
     if others or x.type.tensor_type.elem_type != onnx.TensorProto.FLOAT:
         why = f"it wants '{others[0].name}' too" if others else f"'{x.name}' is not of float32"
         raise RevgraphError("cannot package this network for the web", why, "a network of pictures alone")
-    shape = [dim.dim_param or dim.dim_value for dim in x.type.tensor_type.shape.dim]
-    height, width = feeding.picture_size(shape, chosen, None)
+    height, width = feeding.picture_size(shape_of(x), chosen, None)
     names = chosen.class_names()
     return {
         "title": chosen.title if chosen.source else first.name,

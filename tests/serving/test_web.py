@@ -128,6 +128,14 @@ def test_a_folders_variants_are_the_pages(
     assert outputs == ["prob", "logits", "identity/x_hat", "desalinet/x_hat"]
 
 
+def test_a_batch_that_is_free_needs_no_name(tmp_path: Path, built: Path) -> None:
+    onnx.save(networks.cnn(batch=None), tmp_path / "net.onnx")
+    command = ["package", str(tmp_path / "net.onnx"), "--for", "web", "--recipe", str(chosen_for(tmp_path))]
+    assert cli.main([*command, "-o", str(tmp_path / "page")]) == 0
+    x = onnx.load(tmp_path / "page/net.onnx").graph.input[0].type.tensor_type.shape.dim[0]
+    assert not x.HasField("dim_value")
+
+
 def test_without_npm_one_line_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -15,6 +15,7 @@ import onnx
 from PIL import Image
 
 from revgraph import neuron, picture
+from revgraph.declared import dtype_of, in_numbers, shape_of
 from revgraph.errors import RevgraphError
 from revgraph.feeding import Feeder
 from revgraph.neuron import Neuron
@@ -144,7 +145,7 @@ class Service:
         taps = [own.pop(name) for name in pair.taps]
         self._y = own[pair.at]
         self._kept = {tensor.name: tensor for tensor in (self._y, *taps)}
-        x = Tensor(X, session.x_dtype, tuple(n if isinstance(n, int) else -1 for n in session.x_shape))
+        x = Tensor(X, session.x_dtype, in_numbers(session.x_shape))
         self._joins = x.shape[0] == -1
         sizes = [np.prod(t.shape[1:], dtype=int) * t.dtype.itemsize for t in self._kept.values()]
         self._kept_bytes = int(sum(sizes)) + bottleneck.HEADER * (len(sizes) + 1)
@@ -324,9 +325,7 @@ class Service:
 
 
 def _tensor(value: onnx.ValueInfoProto) -> Tensor:
-    kind = value.type.tensor_type
-    dims = (dim.dim_value if dim.HasField("dim_value") else -1 for dim in kind.shape.dim)
-    return Tensor(value.name, np.dtype(onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)), tuple(dims))
+    return Tensor(value.name, dtype_of(value), in_numbers(shape_of(value)))
 
 
 def _kind(dtype: np.dtype[Any]) -> str:
