@@ -247,7 +247,7 @@ def printable(text: str) -> str:
 
 
 def encode(image: Image.Image, path: str | os.PathLike[str]) -> bytes:
-    """The content of a file of the type that the path's suffix says.
+    """The content of a file of the type that the path's suffix says; what lies there is not looked at.
 
     Raises:
         RevgraphError: The suffix says nothing, or the picture does not fit the type.
@@ -256,8 +256,6 @@ def encode(image: Image.Image, path: str | os.PathLike[str]) -> bytes:
     format_name = WRITABLE.get(file.suffix.lower())
     if format_name is None:
         raise RevgraphError(what, f"unknown suffix '{file.suffix}'", f"known: {', '.join(WRITABLE)}")
-    if file.exists() and not file.is_file():
-        raise RevgraphError(what, "there is something there that is not a file", "choose another place")
     encoded = io.BytesIO()
     try:
         image.convert("RGB").save(encoded, format_name, **OPTIONS.get(format_name, {}))

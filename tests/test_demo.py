@@ -106,6 +106,6 @@ def test_desalinet_gathers_twice_the_eyes_share_of_the_area(explained):
 
 def test_what_stands_in_the_way_leaves_everything_as_it_was(tmp_path):
     (tmp_path / "chelsea.row.png").mkdir()
-    with pytest.raises(revgraph.RevgraphError, match="not a file"):
+    with pytest.raises(revgraph.RevgraphError, match="it is a folder"):
         demo.demo(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["chelsea.row.png"]

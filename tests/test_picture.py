@@ -1,3 +1,4 @@
+import io
 import os
 import re
 import stat
@@ -347,11 +348,16 @@ def test_a_place_where_nothing_can_be_written(tmp_path):
     (tmp_path / "folder.png").mkdir()
     with pytest.raises(RevgraphError, match=r"cannot write '.*'"):
         picture.write(noise(), tmp_path / "file" / "a.png")
-    with pytest.raises(
-        RevgraphError, match=r"cannot write picture '.*': there is something there that is not a file"
-    ):
+    with pytest.raises(RevgraphError, match=r"cannot write '.*folder.png': it is a folder"):
         picture.write(noise(), tmp_path / "folder.png")
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "folder.png"]
+
+
+def test_only_the_suffix_says_what_is_encoded(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sheet.png").mkdir()  # not where the picture will go
+    with Image.open(io.BytesIO(picture.encode(noise(), "sheet.png"))) as image:
+        assert image.format == "PNG"
 
 
 def test_too_large_for_its_type(tmp_path):

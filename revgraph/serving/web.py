@@ -67,7 +67,7 @@ def site(
     if sample is not None:
         said["sample"] = {"file": "sample.png", "text": "Try Chelsea the cat"}
         said["licences"].append("Chelsea the cat, photographed by Stéfan van der Walt (CC0).")
-        written[folder / "sample.png"] = picture.encode(sample, "sample.png"), "the sample"
+        written[folder / "sample.png"] = picture.encode(sample, folder / "sample.png"), "the sample"
     built = build()
     for path in sorted(path for path in built.rglob("*") if path.is_file()):
         written[folder / path.relative_to(built)] = path, WHATS.get(path.name, "")

@@ -59,7 +59,7 @@ def write(run: Run, folder: Path) -> Report:
     contents = {
         folder / "table.csv": (sheet.table(found[0]), "the table"),
         folder / "differences.csv": (sheet.table(found[1]), "of two methods on the same pictures"),
-        folder / "sheet.png": (picture.encode(drawn, "sheet.png"), "some of the pictures"),
+        folder / "sheet.png": (picture.encode(drawn, folder / "sheet.png"), "some of the pictures"),
     }
     writing.write_all({path: content for path, (content, _) in contents.items()})
     about = {path: what for path, (_, what) in contents.items()}
