@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from revgraph import neuron, picture, recipe, writing, zoo
+from revgraph import neuron, panels, picture, recipe, writing, zoo
 from revgraph.compiler import compile
 from revgraph.explain import Explainer, Explanation
 from revgraph.runtime import Device
@@ -36,11 +36,11 @@ def demo(folder: Path, threads: int = 0, device: str = "cpu") -> list[tuple[Path
         (found[variant],) = explainer.explain(image, neurons, np.random.default_rng(0))
     best = found["desalinet"]
     single, row = folder / f"{PHOTOGRAPH}.desalinet.png", folder / f"{PHOTOGRAPH}.row.png"
-    panels = [best.crop, *(picture.image_of(picture.tone_map(found[variant].x_hat)) for variant in ROW)]
+    shown = [best.crop, *(picture.image_of(picture.tone_map(found[variant].x_hat)) for variant in ROW)]
     titles = ["input", *(TITLES[variant].split(",")[0] for variant in ROW)]
     drawn = {
         single: best.draw(f"{NETWORK}, desalinet from {compiled.at}"),
-        row: picture.panels(panels, titles, f"{NETWORK} from {compiled.at}: {best.summary}"),
+        row: panels.row(shown, titles, f"{NETWORK} from {compiled.at}: {best.summary}"),
     }
     graphs, stale = compiled.contents(folder)
     writing.write_all(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from revgraph import neuron, picture
+from revgraph import neuron, panels
 from revgraph.feeding import Feeder
 from revgraph.neuron import Neuron, Peak
 from revgraph.recipe import Recipe
@@ -51,7 +51,7 @@ class Explanation:
 
     def draw(self, caption: str) -> Image.Image:
         """The input, the tone-mapped x_hat and the saliency map side by side."""
-        return picture.explain(self.crop, self.x_hat, f"{caption}: {self.summary}")
+        return panels.explained(self.crop, self.x_hat, f"{caption}: {self.summary}")
 
 
 class Explainer(Feeder):

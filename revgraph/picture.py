@@ -1,33 +1,51 @@
-"""Pictures read, x_hat made visible, pictures written. Arrays are (C, H, W) in RGB order."""
+"""Pictures read, x_hat made visible, pictures encoded. Arrays are (C, H, W) in RGB order."""
 
 import io
 import math
 import os
-import unicodedata
-from bisect import bisect
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from revgraph.errors import RevgraphError
-from revgraph.writing import write_all
 
 Array = npt.NDArray[Any]
-Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
-# What read() opens. Not EPS: Pillow would start Ghostscript on it.
-READABLE = ("PNG", "JPEG", "JPEG2000", "WEBP", "AVIF", "TIFF", "BMP", "GIF", "PPM")
-_KNOWN = f"file of type {', '.join(READABLE)}"
-WRITABLE = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF"}
-OPTIONS: dict[str, dict[str, Any]] = {
-    "JPEG": {"quality": 95, "subsampling": 0},
-    "WEBP": {"lossless": True},
-    "TIFF": {"compression": "tiff_deflate"},
+
+class Kind(NamedTuple):
+    """A type of picture that is read.
+
+    Attributes:
+        suffixes: Of the files that folders are searched for.
+        saving: Pillow's options for it; None where it is not written.
+    """
+
+    suffixes: tuple[str, ...] = ()
+    saving: Mapping[str, Any] | None = None
+
+
+# Not EPS: Pillow would start Ghostscript on it.
+KINDS: Mapping[str, Kind] = {
+    "PNG": Kind((".png",), {}),
+    "JPEG": Kind((".jpg", ".jpeg"), {"quality": 95, "subsampling": 0}),
+    "JPEG2000": Kind(),
+    "WEBP": Kind((".webp",), {"lossless": True}),
+    "AVIF": Kind(),
+    "TIFF": Kind((".tif", ".tiff"), {"compression": "tiff_deflate"}),
+    "BMP": Kind((".bmp",)),
+    "GIF": Kind((".gif",)),
+    "PPM": Kind(),
 }
+"""By Pillow's name."""
+
+SUFFIXES = {suffix: name for name, kind in KINDS.items() for suffix in kind.suffixes}
+"""Of the files that folders are searched for, and the types that they say."""
+
+_KNOWN = f"file of type {', '.join(KINDS)}"
 
 # ----- Reading -----
 
@@ -63,7 +81,7 @@ def decode(file: BinaryIO, what: str = "cannot read this picture", most: int | N
 def _decode(file: Path | BinaryIO, what: str, empty: bool, most: int | None) -> Image.Image:
     try:
         Image.init()
-        with Image.open(file, formats=[name for name in READABLE if name in Image.OPEN]) as image:
+        with Image.open(file, formats=[name for name in KINDS if name in Image.OPEN]) as image:
             _check_size(image, most)
             return _flatten(ImageOps.exif_transpose(image))
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -156,94 +174,22 @@ def grey(x_hat: Array) -> Array:
     return np.asarray(np.minimum(found, top) / top)
 
 
-# ----- Panels -----
-
-
-def explain(
-    crop: Image.Image,
-    x_hat: Array,
-    caption: str,
-    titles: Sequence[str] = ("input", "x_hat", "saliency map"),
-) -> Image.Image:
-    """The input, the tone-mapped x_hat (3, H, W; RGB) and its saliency map, side by side."""
-    return panels([crop, image_of(tone_map(x_hat)), image_of(grey(x_hat))], titles, caption)
-
-
-def compare(
-    crop: Image.Image, x_hats: tuple[Array, Array], names: tuple[str, str], caption: str
-) -> Image.Image:
-    """The input, two x_hats (3, H, W; RGB) each in its own tones, and their difference in the first's."""
-    a, b = map(_finite, x_hats)
-    shown = [tone_map(a), tone_map(b), tone_map(a - b, scale=a)]
-    return panels([crop, *map(image_of, shown)], ["input", *names, "difference"], caption)
-
-
-def panels(images: Sequence[Image.Image], titles: Sequence[str], caption: str) -> Image.Image:
-    """Pictures side by side on white, a title over each and the caption below, wrapped to fit."""
-    enlarged = [_enlarge(image) for image in images]
-    text = min(max(14, max(image.height for image in enlarged) // 18), 48)
-    cells = [_titled(image, title, text) for image, title in zip(enlarged, titles, strict=True)]
-    width = sum(cell.width for cell in cells) + text * (len(cells) - 1)
-    height = max(cell.height for cell in cells)
-    below = _paragraph(caption, width, text)
-    canvas = Image.new("RGB", (width + 2 * text, height + below.height + 2 * text), "white")
-    left = text
-    for cell in cells:
-        canvas.paste(cell, (left, text))
-        left += cell.width + text
-    canvas.paste(below, (text, text + height))
-    return canvas
-
-
-def _enlarge(image: Image.Image) -> Image.Image:
-    """A small picture by the whole factor that makes it 192 pixels high, unless that makes it very wide."""
-    factor = max(1, min(-(-192 // image.height), 2048 // image.width))
-    return ImageOps.scale(image.convert("RGB"), factor, Image.Resampling.NEAREST)
-
-
-def _titled(image: Image.Image, title: str, text: int) -> Image.Image:
-    font = ImageFont.load_default(text)
-    cell = Image.new("RGB", (max(image.width, 8 * text), image.height + 3 * text // 2), "white")
-    ImageDraw.Draw(cell).text((0, text), _shorten(printable(title), font, cell.width), "black", font, "ls")
-    cell.paste(image, (0, 3 * text // 2))
-    return cell
-
-
-def _paragraph(caption: str, width: int, text: int) -> Image.Image:
-    font = ImageFont.load_default(text)
-    lines = _wrap(printable(caption), font, width)
-    block = Image.new("RGB", (width, (text + len(lines) * 4 * text // 3) if lines else 0), "white")
-    for row, line in enumerate(lines, 1):
-        ImageDraw.Draw(block).text((0, 2 * text // 3 + row * 4 * text // 3), line, "#444444", font, "ls")
-    return block
-
-
-def _wrap(caption: str, font: Font, width: int, most: int = 4) -> list[str]:
-    """The caption in at most that many lines; what does not fit is shortened."""
-    lines = [""]
-    for word in caption.split():
-        longer = f"{lines[-1]} {word}".strip()
-        if not lines[-1] or len(lines) == most or font.getlength(longer) <= width:
-            lines[-1] = longer
-        else:
-            lines.append(word)
-    return [_shorten(line, font, width) for line in lines if line]
-
-
-def _shorten(line: str, font: Font, width: int) -> str:
-    if font.getlength(line) <= width:
-        return line
-    fits = bisect(range(len(line)), float(width), key=lambda end: float(font.getlength(line[:end] + "...")))
-    return line[: max(fits - 1, 0)].rstrip() + "..."
-
-
-def printable(text: str) -> str:
-    """Text in the letters of Pillow's own font, which knows ASCII and little more."""
-    letters = unicodedata.normalize("NFKD", " ".join(text.split()))
-    return "".join(c if c.isascii() else "?" for c in letters if not unicodedata.combining(c))
-
-
 # ----- Writing -----
+
+
+def type_of(path: str | os.PathLike[str]) -> str:
+    """The type of picture that the path's suffix says, by Pillow's name.
+
+    Raises:
+        RevgraphError: It says none, or one that is read alone.
+    """
+    suffix = Path(path).suffix
+    found = SUFFIXES.get(suffix.lower(), "")
+    if not found or KINDS[found].saving is None:
+        known = ", ".join(known for known, name in SUFFIXES.items() if KINDS[name].saving is not None)
+        what = f"cannot write picture '{os.fspath(path)}'"
+        raise RevgraphError(what, f"unknown suffix '{suffix}'", f"known: {known}")
+    return found
 
 
 def encode(image: Image.Image, path: str | os.PathLike[str]) -> bytes:
@@ -252,23 +198,17 @@ def encode(image: Image.Image, path: str | os.PathLike[str]) -> bytes:
     Raises:
         RevgraphError: The suffix says nothing, or the picture does not fit the type.
     """
-    file, what = Path(path), f"cannot write picture '{os.fspath(path)}'"
-    format_name = WRITABLE.get(file.suffix.lower())
-    if format_name is None:
-        raise RevgraphError(what, f"unknown suffix '{file.suffix}'", f"known: {', '.join(WRITABLE)}")
-    encoded = io.BytesIO()
+    name, encoded = type_of(path), io.BytesIO()
     try:
-        image.convert("RGB").save(encoded, format_name, **OPTIONS.get(format_name, {}))
+        image.convert("RGB").save(encoded, name, **KINDS[name].saving or {})
     except (OSError, ValueError, KeyError) as error:  # too large for the type, or a Pillow built without it
-        raise RevgraphError(what, f"{format_name}: {error}", "a .png file") from error
+        what = f"cannot write picture '{os.fspath(path)}'"
+        raise RevgraphError(what, f"{name}: {error}", "a .png file") from error
     return encoded.getvalue()
 
 
-def write(image: Image.Image, path: str | os.PathLike[str]) -> None:
-    """The picture as a file of the type that its suffix says; it appears whole or not at all.
-
-    Raises:
-        RevgraphError: It cannot be encoded, or the file cannot be written.
-    """
-    # A link stays, and the file that it points to is replaced.
-    write_all({Path(os.path.realpath(path)): encode(image, path)})
+def png(pixels: Array) -> bytes:
+    """The content of a PNG file, of what `image_of` takes: grey stays grey."""
+    encoded = io.BytesIO()
+    image_of(pixels).save(encoded, "PNG")
+    return encoded.getvalue()

@@ -4,10 +4,9 @@ import itertools
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from revgraph import picture
 from revgraph.errors import RevgraphError
 from revgraph.neuron import Neuron
-
-PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
 
 def find_pictures(paths: Iterable[str]) -> list[Path]:
@@ -18,15 +17,30 @@ def find_pictures(paths: Iterable[str]) -> list[Path]:
     """
     found: list[Path] = []
     for path in map(Path, paths):
-        inside = (
-            sorted(p for p in path.iterdir() if p.suffix.lower() in PICTURES) if path.is_dir() else [path]
-        )
+        inside = [path]
+        if path.is_dir():
+            inside = sorted(p for p in path.iterdir() if p.suffix.lower() in picture.SUFFIXES)
         if not inside:
             raise RevgraphError(
-                f"no pictures in '{path}'", "no file ends in " + ", ".join(PICTURES), "name files"
+                f"no pictures in '{path}'", "no file ends in " + ", ".join(picture.SUFFIXES), "name files"
             )
         found += inside
     return found
+
+
+def check_output(out: Path) -> None:
+    """Refuse, before any work, a picture of a type that is not written.
+
+    Raises:
+        RevgraphError: `out` names one.
+    """
+    if _is_picture(out):
+        picture.type_of(out)
+
+
+def _is_picture(out: Path) -> bool:
+    """Whether a result goes to `out` itself, and not into a folder of that name."""
+    return out.suffix.lower() in picture.SUFFIXES and not out.is_dir()
 
 
 def output_paths(out: Path, pictures: Sequence[Path], variant: str, neurons: Sequence[Neuron]) -> list[Path]:
@@ -35,7 +49,7 @@ def output_paths(out: Path, pictures: Sequence[Path], variant: str, neurons: Seq
     Raises:
         RevgraphError: `out` names one picture, and there are several.
     """
-    if out.suffix.lower() in PICTURES and not out.is_dir():
+    if _is_picture(out):
         if len(pictures) * len(neurons) > 1:
             count = len(pictures) * len(neurons)
             raise RevgraphError(

@@ -1,14 +1,13 @@
 import io
 import os
 import re
-import stat
 import struct
 import sys
 import zlib
 
 import numpy as np
 import pytest
-from PIL import Image, ImageFont
+from PIL import Image
 
 from revgraph import picture
 from revgraph.errors import RevgraphError
@@ -219,7 +218,7 @@ def test_tone_map_without_overflow():
 def test_x_hat_that_is_not_finite(value):
     x = np.zeros((3, 4, 4), np.float32)
     x[1, 2, 3] = value
-    for show in (picture.tone_map, lambda x: picture.explain(noise(), x, "")):
+    for show in (picture.tone_map, picture.grey):
         with pytest.raises(RevgraphError, match="cannot show x_hat: it holds NaN or infinite values"):
             show(x)
 
@@ -237,120 +236,26 @@ def test_image_of():
     assert picture.image_of(np.eye(3)).mode == "L"
 
 
-# ----- Panels -----
-
-
-def cell(canvas, text, size, at):
-    """The picture in panel number `at`, where all are of one size."""
-    left, top = text + at * (max(size[0], 8 * text) + text), text + 3 * text // 2
-    return canvas.crop((left, top, left + size[0], top + size[1]))
-
-
-def test_panels_hold_the_pictures_unchanged():
-    images = [noise((250, 220), seed) for seed in range(3)]
-    canvas = picture.panels(images, ["a", "b", "c"], "caption")
-    assert canvas.getpixel((0, 0)) == (255, 255, 255)
-    for at, image in enumerate(images):
-        assert cell(canvas, 14, image.size, at) == image
-
-
-@pytest.mark.parametrize("side", [1, 32, 100, 191])
-def test_small_pictures_grow_by_a_whole_factor(side):
-    image = noise((side, side))
-    factor = -(-192 // side)
-    canvas = picture.panels([image], ["a"], "")
-    large = cell(canvas, max(14, side * factor // 18), (side * factor, side * factor), 0)
-    assert large == image.resize(large.size, Image.Resampling.NEAREST)
-
-
-@pytest.mark.parametrize("size", [(1, 1000), (3000, 1), (1600, 1200), (40, 30)])
-def test_any_size(size):
-    canvas = picture.panels([noise(size)] * 2, ["a", "b"], "some words " * 300)
-    assert size[1] < canvas.height < size[1] + 1000
-    assert canvas.width < 2 * max(size[0], 2048) + 200
-
-
-def test_text_stays_inside():
-    canvas = picture.panels(
-        [Image.new("RGB", (200, 200), "white")], ["title " * 99], "caption " * 99 + "word" * 99
-    )
-    ink = np.argwhere(np.asarray(canvas.convert("L")) < 200)
-    assert (ink.min(axis=0) >= 10).all()
-    assert (ink.max(axis=0) < np.array(canvas.size[::-1]) - 10).all()
-
-
-def test_captions_are_wrapped_then_shortened():
-    font = ImageFont.load_default(14)
-    assert picture._wrap("", font, 200) == []
-    assert picture._wrap("short", font, 200) == ["short"]
-    lines = picture._wrap("word " * 200, font, 200)
-    assert len(lines) == 4
-    assert lines[-1].endswith("...")
-    assert all(font.getlength(line) <= 200 for line in lines)
-
-
-def test_text_is_put_in_letters_that_the_font_has():
-    assert picture.printable("caf\u00e9\n \u65e5 \ufb01n") == "cafe ? fin"
-
-
-def test_explain():
-    crop = noise((227, 227))
-    x_hat = np.random.default_rng(0).standard_normal((3, 227, 227)).astype(np.float32)
-    canvas = picture.explain(crop, x_hat, "caption")
-    assert cell(canvas, 14, crop.size, 0) == crop
-    assert cell(canvas, 14, crop.size, 1) == picture.image_of(restated(x_hat))
-    shown = np.asarray(cell(canvas, 14, crop.size, 2), float)[..., 0]
-    norm = np.abs(x_hat).max(axis=0)
-    np.testing.assert_allclose(shown, np.clip(norm / np.quantile(norm, 0.995), 0, 1) * 255, atol=0.51)
-
-
-def test_explain_a_zero_x_hat():
-    canvas = picture.explain(noise((227, 227)), np.zeros((3, 227, 227)), "zero")
-    assert cell(canvas, 14, (227, 227), 1).getextrema() == ((128, 128),) * 3
-    assert cell(canvas, 14, (227, 227), 2).getextrema() == ((0, 0),) * 3
-
-
-def test_explain_a_single_point():
-    x_hat = np.zeros((3, 227, 227))
-    x_hat[1, 100, 50] = -2
-    canvas = picture.explain(noise((227, 227)), x_hat, "one")
-    assert cell(canvas, 14, (227, 227), 1).getpixel((50, 100)) == (128, 3, 128)
-    assert cell(canvas, 14, (227, 227), 2).getpixel((50, 100)) == (255, 255, 255)
-
-
 # ----- Writing -----
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.tif", "a.TIFF", "a.webp"])
 def test_what_is_written_is_read_again(tmp_path, name):
-    picture.write(noise(), tmp_path / name)
+    (tmp_path / name).write_bytes(picture.encode(noise(), name))
     assert picture.read(tmp_path / name).tobytes() == noise().tobytes()
-    assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "1", "P"])
-def test_any_mode_as_jpeg(tmp_path, mode):
-    picture.write(noise().convert(mode), str(tmp_path / "a.JPG"))
-    with Image.open(tmp_path / "a.JPG") as image:
+def test_any_mode_as_jpeg(mode):
+    with Image.open(io.BytesIO(picture.encode(noise().convert(mode), "a.JPG"))) as image:
         assert image.format == "JPEG"
 
 
-@pytest.mark.parametrize("name", ["a", "a.eps", "a.png.txt", ".png"])
-def test_unknown_suffix(tmp_path, name):
+@pytest.mark.parametrize("name", ["a", "a.eps", "a.gif", "a.png.txt", ".png"])
+def test_unknown_suffix(name):
     known = r"\(known: .png, .jpg, .jpeg, .webp, .tif, .tiff\)"
     with pytest.raises(RevgraphError, match=f"cannot write picture '.*': unknown suffix '.*' {known}"):
-        picture.write(noise(), tmp_path / name)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_place_where_nothing_can_be_written(tmp_path):
-    (tmp_path / "file").touch()
-    (tmp_path / "folder.png").mkdir()
-    with pytest.raises(RevgraphError, match=r"cannot write '.*'"):
-        picture.write(noise(), tmp_path / "file" / "a.png")
-    with pytest.raises(RevgraphError, match=r"cannot write '.*folder.png': it is a folder"):
-        picture.write(noise(), tmp_path / "folder.png")
-    assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "folder.png"]
+        picture.encode(noise(), name)
 
 
 def test_only_the_suffix_says_what_is_encoded(tmp_path, monkeypatch):
@@ -360,14 +265,14 @@ def test_only_the_suffix_says_what_is_encoded(tmp_path, monkeypatch):
         assert image.format == "PNG"
 
 
-def test_too_large_for_its_type(tmp_path):
+def test_too_large_for_its_type():
     with pytest.raises(RevgraphError, match=r"cannot write picture '.*': JPEG: .* \(a .png file\)"):
-        picture.write(Image.new("RGB", (70_000, 1)), tmp_path / "a.jpg")
+        picture.encode(Image.new("RGB", (70_000, 1)), "a.jpg")
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="links need rights there")
-def test_links_stay_and_files_can_be_read_by_others(tmp_path):
-    (tmp_path / "link.png").symlink_to(tmp_path / "real.png")
-    picture.write(noise(), tmp_path / "link.png")
-    assert (tmp_path / "link.png").is_symlink()
-    assert stat.S_IMODE((tmp_path / "real.png").stat().st_mode) & 0o044
+@pytest.mark.parametrize("shape", [(5, 7), (3, 5, 7)])
+def test_png(shape):
+    pixels = np.random.default_rng(0).uniform(size=shape)
+    with Image.open(io.BytesIO(picture.png(pixels))) as image:
+        assert (image.format, image.mode) == ("PNG", "L" if len(shape) == 2 else "RGB")
+        np.testing.assert_array_equal(image, picture.image_of(pixels))

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from revgraph import compare, neuron, picture, picture_files, variants, writing
+from revgraph import compare, neuron, panels, picture, picture_files, variants, writing
 from revgraph.cli import given, options, printing
 from revgraph.cli.command import Args, Command
 from revgraph.cli.printing import Row
@@ -54,7 +54,7 @@ def run(args: Args) -> None:
             if paths and feeder and image:
                 shown = feeder.rgb(found.x_hats[0][0]), feeder.rgb(found.x_hats[1][0])
                 caption = f"cosine {found.cosine:.4f}, relative error {found.error:.2g}"
-                drawn = picture.compare(feeder.crop(image), shown, titles, caption)
+                drawn = panels.compared(feeder.crop(image), shown, titles, caption)
                 stage(paths[i]).write_bytes(picture.encode(drawn, paths[i]))
                 row = {"path": str(paths[i])} | row
             rows.append(row)
@@ -69,6 +69,8 @@ def _check(args: Args) -> None:
     if args.output and not args.picture:
         why, remedy = "no picture was named", "name one, or leave -o out"
         raise RevgraphError(f"cannot draw '{args.output}'", why, remedy)
+    if args.output:
+        picture_files.check_output(Path(args.output))
 
 
 def _session(args: Args, i: int) -> Session:

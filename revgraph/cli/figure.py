@@ -25,6 +25,8 @@ def run(args: Args) -> None:
     from revgraph.paper import measure
 
     every = args.figure == "all"
+    if not every:
+        picture.type_of(args.output)  # else refused after all the work
     subject = experiment.subject(args)
     names = [name for name in paper.FIGURES if every or name == args.figure]
     if every and not subject.normalises:

@@ -23,6 +23,7 @@ def arguments(sub: argparse.ArgumentParser) -> None:
 
 
 def run(args: Args) -> None:
+    picture_files.check_output(Path(args.output))
     compiled, recipe = given.compilation(args)
     explainer = Explainer(Session(compiled, threads=args.threads, device=args.device), recipe)
     pictures = picture_files.find_pictures(args.picture)

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from revgraph import variants
+from revgraph import picture, variants
 from revgraph.cli import experiment, options, printing
 from revgraph.cli.command import Args, Command
 from revgraph.dataset import source
@@ -30,6 +30,7 @@ def arguments(sub: argparse.ArgumentParser) -> None:
 def run(args: Args) -> None:
     from revgraph.paper import search
 
+    picture.type_of(args.output)  # else refused after all the work
     subject, pictures = experiment.subject(args, threads=1), source.listed(args.input)
     looked = search.look(subject, args.variant, args.at, args.channel, pictures)
     hits = search.strongest(_noting(args, printing.bar(args, looked, len(pictures))), args.top)

@@ -1,7 +1,6 @@
 """Pictures to rows: read, fed, reversed some at a time, and what there is to say of each x_hat."""
 
 import hashlib
-import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -216,9 +215,7 @@ def _centre(saliency: np.ndarray) -> Row:
 
 
 def _png(saliency: np.ndarray) -> Row:
-    encoded = io.BytesIO()
-    picture.image_of(picture.grey(saliency[None])).save(encoded, "PNG")
-    return {"map": encoded.getvalue()}
+    return {"map": picture.png(picture.grey(saliency[None]))}
 
 
 def _float16(saliency: np.ndarray) -> Row:

@@ -10,7 +10,7 @@ from typing import Any
 
 from revgraph.dataset import places
 from revgraph.errors import RevgraphError
-from revgraph.picture_files import PICTURES
+from revgraph.picture import SUFFIXES
 
 COLUMN = "path"
 
@@ -41,7 +41,7 @@ def listed(source: str) -> list[str]:
 def _of_machine(source: str) -> list[str]:
     if os.path.isdir(source):
         inside = Path(source).rglob("*")
-        return sorted(str(path) for path in inside if path.suffix.lower() in PICTURES and path.is_file())
+        return sorted(str(path) for path in inside if path.suffix.lower() in SUFFIXES and path.is_file())
     if os.path.isfile(source):
         return [source]
     return sorted(path for path in glob.glob(source, recursive=True) if os.path.isfile(path))
@@ -54,7 +54,7 @@ def _of_store(source: str) -> list[str]:
             return [source]
         inside = store.get_file_info(pa.fs.FileSelector(path, recursive=True))
     within = sorted(info.path[len(path.rstrip("/")) :] for info in inside if info.type == pa.fs.FileType.File)
-    pictures = (name for name in within if PurePosixPath(name).suffix.lower() in PICTURES)
+    pictures = (name for name in within if PurePosixPath(name).suffix.lower() in SUFFIXES)
     return [places.inside(source, name) for name in pictures]
 
 

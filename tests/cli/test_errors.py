@@ -218,6 +218,19 @@ def test_a_run_that_cannot_be(refused, line, what, recipe):
 
 
 @pytest.mark.parametrize(
+    "line",
+    [
+        "run none.onnx cat.png -o out.gif",
+        "compare none.onnx none.onnx cat.png -o out.gif",
+        "figure overview --model none.onnx -o out.gif",
+        "search pictures --model none.onnx --at y --channel 0 -o out.gif",
+    ],
+)
+def test_a_type_that_is_not_written_is_refused_before_the_work(refused, line):
+    assert "cannot write picture 'out.gif': unknown suffix '.gif'" in refused(line)
+
+
+@pytest.mark.parametrize(
     ("line", "what"),
     [
         ("run net.onnx cat.png --recipe nonsense -o out.png", "unknown recipe 'nonsense'"),

@@ -24,7 +24,7 @@ from torch.nn import functional as F  # noqa: N812
 from torch.overrides import TorchFunctionMode
 
 import revgraph
-from revgraph import picture, recipe, zoo
+from revgraph import panels, picture, recipe, zoo
 from revgraph.recipe import Recipe
 
 Array = npt.NDArray[Any]
@@ -307,7 +307,7 @@ def _row(result: Result) -> Image.Image:
     caption = f"{case.name}, rectifiers written as {case.rectifiers}"
     if np.array_equal(result.captum, result.gradient):
         caption += ": Captum's is the plain gradient, bit for bit"
-    return picture.panels([crop, *images], titles, caption)
+    return panels.row([crop, *images], titles, caption)
 
 
 def versions() -> str:

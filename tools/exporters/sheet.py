@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 import revgraph
-from revgraph import picture, variants
+from revgraph import panels, picture, variants
 
 EXPORTED = Path(__file__).parents[2] / "tests" / "exported"
 
@@ -30,7 +30,8 @@ def draw(network: str, variant: str) -> None:
         images.append(picture.image_of(picture.tone_map(x_hat[0].transpose(axes))))
         titles.append(manifest.parent.name)
     caption = f"{variants.TITLES[variant]} of the network '{network}', from each exporter's file"
-    picture.write(picture.panels(images, titles, caption), Path(__file__).with_suffix(".webp"))
+    path = Path(__file__).with_suffix(".webp")
+    path.write_bytes(picture.encode(panels.row(images, titles, caption), path))
 
 
 if __name__ == "__main__":

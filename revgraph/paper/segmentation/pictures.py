@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageOps
 
-from revgraph import picture
+from revgraph import panels, picture
 from revgraph.paper import sheet
 from revgraph.paper.library import library
 from revgraph.paper.segmentation import truth
@@ -58,6 +58,6 @@ def figure(
     return sheet.grid(
         [list(row) for row in zip(*columns, strict=True)],
         rows,
-        [picture.printable(case.name.rpartition("/")[2]) for case in chosen],
+        [panels.printable(case.name.rpartition("/")[2]) for case in chosen],
         caption,
     )

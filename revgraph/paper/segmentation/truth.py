@@ -12,7 +12,6 @@ from PIL import Image
 
 from revgraph import picture
 from revgraph.errors import RevgraphError
-from revgraph.picture_files import PICTURES
 
 Array = np.ndarray
 
@@ -135,7 +134,7 @@ def from_folder(pictures: Sequence[Path], folder: Path) -> list[Case]:
 def _masks(folder: Path, stem: str) -> Iterator[Path]:
     for path in (*folder.glob(f"{_literally(stem)}.*"), *folder.glob(f"{_literally(stem)}/*")):
         own = path.parent == folder / stem or path.stem == stem
-        if own and path.suffix.lower() in PICTURES and path.is_file():
+        if own and path.suffix.lower() in picture.SUFFIXES and path.is_file():
             yield path
 
 

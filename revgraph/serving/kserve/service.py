@@ -307,8 +307,8 @@ class Service:
         if feeder is not None:
             if feeder.label(0) is not None:
                 yield LABEL, lambda answer: [(feeder.label(c) or "").encode() for c in _channels(answer)]
-            yield X_HAT_PNG, lambda answer: [_png(picture.tone_map(x)) for x in self._rgb(answer)]
-            yield SALIENCY_PNG, lambda answer: [_png(picture.grey(x)) for x in self._rgb(answer)]
+            yield X_HAT_PNG, lambda answer: [picture.png(picture.tone_map(x)) for x in self._rgb(answer)]
+            yield SALIENCY_PNG, lambda answer: [picture.png(picture.grey(x)) for x in self._rgb(answer)]
         if packed:
             yield BOTTLENECK, self._packed
 
@@ -356,9 +356,3 @@ def _channels(answer: Answer) -> list[int]:
     images = itertools.cycle(answer.y)
     peaks = (neuron.describe(p, y) for p, y in zip(answer.p, images, strict=False))
     return [-1 if peak.channel is None else peak.channel for peak in peaks]
-
-
-def _png(pixels: np.ndarray) -> bytes:
-    content = io.BytesIO()
-    picture.image_of(pixels).save(content, "PNG")
-    return content.getvalue()
