@@ -42,7 +42,7 @@ def demo(folder: Path, threads: int = 0, device: str = "cpu") -> list[tuple[Path
         single: best.draw(f"{NETWORK}, desalinet from {compiled.at}"),
         row: panels.row(shown, titles, f"{NETWORK} from {compiled.at}: {best.summary}"),
     }
-    graphs, stale = compiled.contents(folder)
+    graphs, stale = compiled.contents(compiled.models(folder))
     writing.write_all(
         {**{path: picture.encode(image, path) for path, image in drawn.items()}, **graphs}, stale
     )

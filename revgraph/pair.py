@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ PAGE = 4096
 """Weights in a file of their own begin at multiples of this, so that runtimes can map them."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # without slots: what is read of the metadata is kept
 class Compiled:
     """A forward graph with its taps, and the reversed graph that reads them.
 
@@ -55,8 +56,8 @@ class Compiled:
         """p (P, *y.shape[1:]) and the taps -> x_hat (P, *x.shape[1:]); a copy, like `forward`."""
         return self.light_reversed.whole()
 
-    @property
-    def metadata(self) -> dict[str, str]:
+    @cached_property
+    def metadata(self) -> Mapping[str, str]:
         """What revgraph noted of the compilation, without the prefix `revgraph.`."""
         return _metadata(self.light_forward.model)
 
@@ -93,17 +94,17 @@ class Compiled:
         graph = self.light_forward.model.graph
         return next(value for value in (*graph.input, *graph.output) if value.name == name)
 
-    @property
+    @cached_property
     def taps(self) -> tuple[str, ...]:
         """The names of the bottleneck's tensors."""
         return tuple(json.loads(self.metadata["taps"]))
 
-    @property
+    @cached_property
     def signals(self) -> dict[str, str]:
         """The forward tensors from y back to x, each with the reversed tensor that is its x_hat."""
         return dict(json.loads(self.metadata["signals"]))
 
-    @property
+    @cached_property
     def scales(self) -> dict[str, str]:
         """Those of them that are stored in float16 divided by a scale for each row, and its name."""
         return dict(json.loads(self.metadata.get("scales", "{}")))
@@ -115,7 +116,7 @@ class Compiled:
             x_hats[name] = values[name] * values[scale].reshape(-1, *[1] * (values[name].ndim - 1))
         return x_hats
 
-    @property
+    @cached_property
     def beyond_paper(self) -> tuple[str, ...]:
         """The nodes whose activation the paper does not have: reversed by its slope."""
         return tuple(json.loads(self.metadata.get("beyond_paper", "[]")))
@@ -131,9 +132,10 @@ class Compiled:
         Raises:
             RevgraphError: There is no such choice, or the model leaves no room for it.
         """
-        return self._light_fused(choose).whole()
+        return self.light_fused(choose).whole()
 
-    def _light_fused(self, choose: str | None) -> LightModel:
+    def light_fused(self, choose: str | None = None) -> LightModel:
+        """`fused` without its large weights, and these; it raises the same."""
         if choose not in (None, *choice.CHOICES):
             raise RevgraphError("unknown choice", f"'{choose}'", f"known: {', '.join(choice.CHOICES)}")
         fused, noted = self.fused_from_p(), {"choose": choose or "none"}
@@ -168,7 +170,7 @@ class Compiled:
     ) -> dict[Path, LightModel]:
         """What it is saved as, and where: forward and reversed, or the fused model."""
         if fused:
-            return {self._place(folder, "onnx"): self._light_fused(choose)}
+            return {self._place(folder, "onnx"): self.light_fused(choose)}
         if choose is not None:
             why = "p crosses from one file to the other"
             raise RevgraphError(f"cannot choose {choose} in two files", why, "fuse them into one")
@@ -176,10 +178,11 @@ class Compiled:
         return {self._place(folder, end): light for end, light in parts.items()}
 
     def contents(
-        self, folder: str | Path, fused: bool = False, choose: str | None = None
+        self, models: Mapping[Path, LightModel]
     ) -> tuple[dict[Path, writing.Content], tuple[Path, ...]]:
-        """What to write, and the files of the same name and variant that go."""
-        contents = stored(self.models(folder, fused, choose), self._place(folder, "weights"))
+        """What to write of `models`, and the files of the same name and variant that go."""
+        folder = next(iter(models)).parent
+        contents = stored(models, self._place(folder, "weights"))
         places = (self._place(folder, end) for end in ENDS)
         return contents, tuple(path for path in places if path not in contents)
 
@@ -201,7 +204,7 @@ class Compiled:
         Raises:
             RevgraphError: They cannot be written, or hold no such choice; what was there before still is.
         """
-        contents, stale = self.contents(folder, fused, choose)
+        contents, stale = self.contents(self.models(folder, fused, choose))
         writing.write_all(contents, stale)
         return tuple(contents)
 

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 import revgraph
-from revgraph import choice, compiler, variants
+from revgraph import choice, compiler, variants, writing
 from revgraph.cli import given, options, printing
 from revgraph.cli.command import Args, Command
 from revgraph.weights import LightModel
@@ -52,8 +52,9 @@ def run(args: Args) -> None:
     )
     given.note_beyond_paper(args, compiled)
     models = compiled.models(args.output, args.fused, args.choose)
-    paths = compiled.save(args.output, args.fused, args.choose)
-    rows = [{"path": str(path)} | _size(path, models.get(path)) for path in paths]
+    contents, stale = compiled.contents(models)
+    writing.write_all(contents, stale)
+    rows = [{"path": str(path)} | _size(path, models.get(path)) for path in contents]
     printing.results(args, rows, [printing.counted(row) for row in rows])
 
 

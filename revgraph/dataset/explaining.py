@@ -240,7 +240,7 @@ class _Fused:
         self._pair, self._device = pair, Device.of(device)
         if self._device.kind == "cuda":
             runtime.check_cuda()
-        (fused,) = pair.models("", fused=True, choose="max").values()
+        fused = pair.light_fused("max")
         images = pair.x_shape[0]
 
         def configure(options: Any) -> None:

@@ -91,11 +91,10 @@ def repository(
         RevgraphError: There is no such choice, or a tensor has a type that Triton does not know.
     """
     name = f"{compiled.name}.{compiled.variant}"
-    (fused,) = compiled.models(folder, fused=True, choose=choose).values()
     parts = {
         f"{name}.forward": (compiled.light_forward, "the forward graph with its taps"),
         f"{name}.reversed": (compiled.light_reversed, "the reversed graph"),
-        f"{name}.{choose}": (fused, f"both in one, which choose p by {choose}"),
+        f"{name}.{choose}": (compiled.light_fused(choose), f"both in one, which choose p by {choose}"),
     }
     models = {part: Model.of(light) for part, (light, _) in parts.items()}
     every = [tensor for model in models.values() for tensor in (*model.inputs, *model.outputs)]

@@ -129,6 +129,18 @@ def test_run_takes_a_folder_that_compile_wrote(run, here):
     assert len(row["position"]) == 2
 
 
+def test_compile_fuses_once(run, monkeypatch):
+    fuse, fusings = revgraph.Compiled.light_fused, []
+
+    def counted(self, choose=None):
+        fusings.append(choose)
+        return fuse(self, choose)
+
+    monkeypatch.setattr(revgraph.Compiled, "light_fused", counted)
+    assert run("compile net.onnx --variant desalinet --fused --choose max -o out")[0] == 0
+    assert fusings == ["max"]
+
+
 @pytest.mark.parametrize("fused", ["", "--fused"])
 def test_run_gives_the_same_picture_however_compiled(run, here, fused):
     assert run(f"compile net.onnx --variant desalinet {fused} -o out")[0] == 0

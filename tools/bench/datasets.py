@@ -86,7 +86,7 @@ class Bare:
     """The fused model on x that is there already, its session opened as onnxruntime's manual says."""
 
     def __init__(self, pair: Compiled, threads: int) -> None:
-        (fused,) = pair.models("", fused=True, choose="max").values()
+        fused = pair.light_fused("max")
         self.weights = runtime.ort_values(fused.weights)
         self.session = runtime.open_light(fused, self.weights, threads)
         self.name = pair.input

@@ -164,7 +164,7 @@ class Inverse(torch.nn.Module):
         graph.initializer.extend(kept)
         graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in learned.items())
         onnx.checker.check_model(model, full_check=True)
-        noted = self.pair.metadata | {"inverse": given}
+        noted = {**self.pair.metadata, "inverse": given}
         return pair.tie(self.pair.name, weights.detach(self.pair.forward), weights.detach(model), noted)
 
 

@@ -32,7 +32,7 @@ def contents(
     Raises:
         RevgraphError: The recipe's class names are not beside it.
     """
-    graphs, _ = compiled.contents(folder)
+    graphs, _ = compiled.contents(compiled.models(folder))
     on = Device.of(device).kind
     command = ["revgraph", "serve", ".", "--host", "0.0.0.0", "--http-port", str(HTTP)]
     command += ["--grpc-port", str(GRPC), "--batch", str(batch), "--device", device]
