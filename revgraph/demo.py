@@ -43,9 +43,10 @@ def demo(folder: Path, threads: int = 0, device: str = "cpu") -> list[tuple[Path
         row: panels.row(shown, titles, f"{NETWORK} from {compiled.at}: {best.summary}"),
     }
     graphs, stale = compiled.contents(compiled.models(folder))
-    writing.write_all(
-        {**{path: picture.encode(image, path) for path, image in drawn.items()}, **graphs}, stale
-    )
-    whats = ("the forward graph with its taps", "the reversed graph", "the weights of both")
-    named = zip(graphs, whats, strict=False)  # no weights of their own unless they are large
-    return [(single, best.summary), (row, "the three named variants"), *named]
+    pictures = {path: picture.encode(image, path) for path, image in drawn.items()}
+    writing.write_all({**pictures, **graphs}, stale)
+    return [
+        (single, best.summary),
+        (row, "the three named variants"),
+        *((path, compiled.about(path)) for path in graphs),
+    ]

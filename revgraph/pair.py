@@ -22,8 +22,13 @@ PREFIX = "revgraph."
 ONE_FILE = files.MAX_BYTES - 2**20
 """Most bytes of a model with its weights in one file, a little below protobuf's limit."""
 
-ENDS = ("forward.onnx", "reversed.onnx", "onnx", "weights")
-"""What the files of a compilation end in, after the model's name and the variant."""
+ENDS = {
+    "forward.onnx": "the forward graph with its taps",
+    "reversed.onnx": "the reversed graph",
+    "onnx": "both in one",
+    "weights": "the weights of both",
+}
+"""What the files of a compilation end in, after the model's name and the variant, and a line on each."""
 
 PAGE = 4096
 """Weights in a file of their own begin at multiples of this, so that runtimes can map them."""
@@ -185,6 +190,10 @@ class Compiled:
         contents = stored(models, self._place(folder, "weights"))
         places = (self._place(folder, end) for end in ENDS)
         return contents, tuple(path for path in places if path not in contents)
+
+    def about(self, path: Path) -> str:
+        """A line on one of its files."""
+        return ENDS[path.name.removeprefix(f"{self.name}.{self.variant}.")]
 
     def _place(self, folder: str | Path, end: str) -> Path:
         return Path(folder) / f"{self.name}.{self.variant}.{end}"

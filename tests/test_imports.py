@@ -61,7 +61,7 @@ WITHIN = {  # on one level, or within one package, and still one way
     "lower.masks": {"lower.target"},
     "lower.switches": {"lower.target"},
     "lower.bits": set(),
-    "serving.web": {"demo"},
+    "serving.web": {"demo", "serving"},
     "lower.packed": {"lower.bits", "lower.portable", "lower.target"},
 }
 # fmt: on

@@ -7,8 +7,8 @@ import revgraph
 from revgraph import choice, demo, pair, serving
 from revgraph.cli import given, options, printing
 from revgraph.cli.command import Args, Command
-from revgraph.cli.printing import Written
 from revgraph.pair import Compiled
+from revgraph.serving import Written
 
 
 def arguments(sub: argparse.ArgumentParser) -> None:

@@ -2,8 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from tabulate import tabulate
@@ -11,10 +10,9 @@ from tqdm import tqdm
 
 from revgraph import writing
 from revgraph.cli.command import Args
+from revgraph.serving import Written
 
 Row = dict[str, Any]
-Written = Mapping[Path, tuple[writing.Content, str]]
-"""Files to write, with a line on some of them."""
 
 
 def say_notes(args: Args) -> None:

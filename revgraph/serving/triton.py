@@ -13,11 +13,12 @@ from typing import Any
 
 import onnx
 
-from revgraph import pair, writing
+from revgraph import pair
 from revgraph.declared import in_numbers, shape_of
 from revgraph.errors import RevgraphError
 from revgraph.pair import Compiled
 from revgraph.runtime import Device
+from revgraph.serving import Written
 from revgraph.weights import LightModel
 
 TYPES = {
@@ -77,7 +78,7 @@ class Model:
 
 def repository(
     folder: Path, compiled: Compiled, choose: str = "max", batch: int = 8, device: str = "cpu"
-) -> dict[Path, tuple[writing.Content, str]]:
+) -> Written:
     """The files of a model repository, with a line on each.
 
     Args:
@@ -92,14 +93,14 @@ def repository(
     """
     name = f"{compiled.name}.{compiled.variant}"
     parts = {
-        f"{name}.forward": (compiled.light_forward, "the forward graph with its taps"),
-        f"{name}.reversed": (compiled.light_reversed, "the reversed graph"),
+        f"{name}.forward": (compiled.light_forward, pair.ENDS["forward.onnx"]),
+        f"{name}.reversed": (compiled.light_reversed, pair.ENDS["reversed.onnx"]),
         f"{name}.{choose}": (compiled.light_fused(choose), f"both in one, which choose p by {choose}"),
     }
     models = {part: Model.of(light) for part, (light, _) in parts.items()}
     every = [tensor for model in models.values() for tensor in (*model.inputs, *model.outputs)]
     batch = batch if all(tensor.batched for tensor in every) else 0
-    written: dict[Path, tuple[writing.Content, str]] = {}
+    written: Written = {}
     for part, (light, what) in parts.items():
         version = folder / part / "1"
         config = _config(part, models[part], batch, _backend(batch, device))

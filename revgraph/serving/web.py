@@ -20,12 +20,13 @@ from urllib.parse import quote
 import onnx
 from PIL import Image
 
-from revgraph import demo, feeding, pair, picture, recipe, writing, zoo
+from revgraph import demo, feeding, pair, picture, recipe, zoo
 from revgraph.compiler import compile
 from revgraph.declared import shape_of
 from revgraph.errors import RevgraphError
 from revgraph.pair import Compiled
 from revgraph.recipe import Recipe
+from revgraph.serving import Written
 from revgraph.union import union
 from revgraph.variants import TITLES
 from revgraph.weights import LightModel
@@ -38,8 +39,6 @@ NODE = 20
 """The oldest Node.js that builds the page."""
 
 WHATS = {"index.html": "the page: serve the folder from anywhere", "site.json": "what the page says and does"}
-
-Written = dict[Path, tuple[writing.Content, str]]
 
 
 def site(

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import revgraph
-from revgraph import recipe, writing
+from revgraph import recipe
 from revgraph.errors import RevgraphError
 from revgraph.pair import Compiled
 from revgraph.recipe import Recipe
 from revgraph.runtime import Device
+from revgraph.serving import Written
 
 HTTP, GRPC = 8080, 8081
 """The container's ports."""
@@ -18,7 +19,7 @@ HTTP, GRPC = 8080, 8081
 
 def contents(
     folder: Path, compiled: Compiled, chosen: str | None, own: Recipe, batch: int, device: str
-) -> dict[Path, tuple[writing.Content, str]]:
+) -> Written:
     """The files, with a line on each.
 
     Args:
@@ -36,7 +37,7 @@ def contents(
     on = Device.of(device).kind
     command = ["revgraph", "serve", ".", "--host", "0.0.0.0", "--http-port", str(HTTP)]
     command += ["--grpc-port", str(GRPC), "--batch", str(batch), "--device", device]
-    beside: dict[Path, tuple[writing.Content, str]] = {}
+    beside: Written = {}
     if chosen is not None:
         named = chosen in recipe.names()
         beside = {} if named else _recipe(folder, Path(chosen), own)
@@ -44,16 +45,15 @@ def contents(
     extras = ["gpu" if on == "cuda" else "cpu", "serve"]
     if own.labels and own.labels.package in recipe.DEMO:
         extras.append("demo")
-    whats = ("the forward graph with its taps", "the reversed graph", "the weights of both")
     return {
-        **{path: (content, what) for (path, content), what in zip(graphs.items(), whats, strict=False)},
+        **{path: (content, compiled.about(path)) for path, content in graphs.items()},
         **beside,
         folder / "Dockerfile": (_dockerfile(extras, command), "an image that serves them"),
         folder / "inferenceservice.json": (_service(compiled.name, on), "what KServe runs"),
     }
 
 
-def _recipe(folder: Path, path: Path, own: Recipe) -> dict[Path, tuple[writing.Content, str]]:
+def _recipe(folder: Path, path: Path, own: Recipe) -> Written:
     """A recipe file, and the class names beside it."""
     beside = {path: "how pictures are fed"}
     if own.labels and own.labels.package is None:
