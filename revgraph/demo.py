@@ -9,11 +9,10 @@ from revgraph.compiler import compile
 from revgraph.explain import Explainer, Explanation
 from revgraph.runtime import Device
 from revgraph.session import Session
-from revgraph.variants import TITLES
+from revgraph.variants import NAMED, title
 
 NETWORK = "squeezenet1_1"
 PHOTOGRAPH = "chelsea"
-ROW = ("deconvnet", "salinet", "desalinet")
 
 
 def demo(folder: Path, threads: int = 0, device: str = "cpu") -> list[tuple[Path, str]]:
@@ -30,14 +29,14 @@ def demo(folder: Path, threads: int = 0, device: str = "cpu") -> list[tuple[Path
     kind = Device.of(device).kind
     target = "portable" if kind == "cpu" else kind  # its files shall run anywhere
     found: dict[str, Explanation] = {}
-    for variant in ROW:
+    for variant in NAMED:
         compiled = compile(model, variant=variant, target=target)
         explainer = Explainer(Session(compiled, threads=threads, device=device), chosen)
         (found[variant],) = explainer.explain(image, neurons, np.random.default_rng(0))
     best = found["desalinet"]
     single, row = folder / f"{PHOTOGRAPH}.desalinet.png", folder / f"{PHOTOGRAPH}.row.png"
-    shown = [best.crop, *(picture.image_of(picture.tone_map(found[variant].x_hat)) for variant in ROW)]
-    titles = ["input", *(TITLES[variant].split(",")[0] for variant in ROW)]
+    shown = [best.crop, *(picture.image_of(picture.tone_map(found[variant].x_hat)) for variant in NAMED)]
+    titles = ["input", *map(title, NAMED)]
     drawn = {
         single: best.draw(f"{NETWORK}, desalinet from {compiled.at}"),
         row: panels.row(shown, titles, f"{NETWORK} from {compiled.at}: {best.summary}"),

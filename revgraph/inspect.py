@@ -14,9 +14,7 @@ from revgraph.errors import RevgraphError
 from revgraph.graph import Builder, Shape, gs, static
 from revgraph.lower import packed
 from revgraph.reverse import reverse_layer
-from revgraph.variants import rules
-
-SHOWN = ("deconvnet", "salinet", "desalinet")
+from revgraph.variants import NAMED, rules
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +25,7 @@ class Layer:
         name: The node's.
         op: Its operator.
         shape: Of its output.
-        rules: The rule's name in each of the variants SHOWN; empty where it cannot be reversed.
+        rules: The rule's name in each of the variants NAMED; empty where it cannot be reversed.
         bottleneck: Bytes of r per image in each of them; None where the size is known at run time only.
         packed: The same with `--bottleneck packed`.
         problem: Why it cannot be reversed, else None.
@@ -63,10 +61,10 @@ def inspect(
 def _layer(graph: gs.Graph, node: gs.Node, live: Container[str]) -> Layer:
     shape = node.outputs[0].shape
     try:
-        taps = [_taps(graph, node, variant, live) for variant in SHOWN]
+        taps = [_taps(graph, node, variant, live) for variant in NAMED]
     except RevgraphError as error:
         return Layer(node.name, node.op, shape, (), (), (), str(error))
-    names = [rules(variant)[node.op].name for variant in SHOWN]
+    names = [rules(variant)[node.op].name for variant in NAMED]
     plain, small = ([_total(map(nbytes, r)) for r in taps] for nbytes in (_bytes, packed.nbytes))
     return Layer(node.name, node.op, shape, names, plain, small, None)
 

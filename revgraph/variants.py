@@ -90,6 +90,9 @@ TITLES: Mapping[str, str] = {
     "desalinet-centre": "DeSaliNet without switches",
 }
 
+NAMED = ("deconvnet", "salinet", "desalinet")
+"""Those that the paper names, in its order."""
+
 LRN: Mapping[str, Rule] = {"identity": norm.identity, "bp": norm.bp}
 """The third axis: Sect. 3.1 sets it apart from the eight, and footnote 5 changes it again."""
 
@@ -102,6 +105,11 @@ def rules(variant: str, lrn: str | None = None) -> Variant:
         lrn: A name in LRN; None for the variant's own.
     """
     return {**SHARED, **VARIANTS[variant], **({} if lrn is None else {"LRN": LRN[lrn]})}
+
+
+def title(variant: str) -> str:
+    """The name that it is known by."""
+    return TITLES[variant].partition(",")[0]
 
 
 def lrn_of(variant: str) -> str:

@@ -8,6 +8,7 @@ import revgraph
 from revgraph import demo, neuron, picture, recipe, zoo
 from revgraph.compiler import compile
 from revgraph.explain import Explainer
+from revgraph.variants import NAMED
 
 pytestmark = pytest.mark.heavy
 
@@ -39,7 +40,7 @@ def explained(cache):
     """The explanation of the class that the network sees in the photograph, by variant."""
     chosen, image = recipe.load(demo.NETWORK), zoo.sample(demo.PHOTOGRAPH)
     found = {}
-    for variant in demo.ROW:
+    for variant in NAMED:
         session = revgraph.Session(compile(zoo.model_path(chosen), variant=variant))
         explainer = Explainer(session, chosen)
         (found[variant],) = explainer.explain(image, [neuron.parse("max")], np.random.default_rng(0))

@@ -7,7 +7,8 @@ from networks import cnn, he, model, node, picture
 
 import revgraph
 from revgraph.errors import RevgraphError
-from revgraph.inspect import SHOWN, inspect
+from revgraph.inspect import inspect
+from revgraph.variants import NAMED
 
 
 def test_it_names_both_ends_and_every_layer_between():
@@ -32,7 +33,7 @@ def test_it_stops_at_the_layer(at):
 
 def test_it_shows_the_rules_of_the_named_variants():
     _, _, layers = inspect(cnn())
-    found = {layer.name: dict(zip(SHOWN, layer.rules, strict=True)) for layer in layers}
+    found = {layer.name: dict(zip(NAMED, layer.rules, strict=True)) for layer in layers}
     assert found["relu1"] == {"deconvnet": "RU", "salinet": "RU^BP", "desalinet": "RU o RU^BP"}
     assert set(found["pool1"].values()) == {"MP^BP"}
     assert set(found["conv1"].values()) == {"transposed"}
@@ -47,13 +48,13 @@ def test_the_bottleneck_is_counted_in_bytes_per_image():
 
 @pytest.mark.parametrize("n", [1, 3])
 @pytest.mark.parametrize("net", [cnn(), cnn(softmax=False)])
-@pytest.mark.parametrize("variant", SHOWN)
+@pytest.mark.parametrize("variant", NAMED)
 def test_its_bytes_are_those_that_cross(variant, net, n):
     _, _, layers = inspect(net)
     session = revgraph.Session(revgraph.compile(net, variant=variant))
     trace = session.forward(picture(n, 3, 8, 8))
     crossing = sum(tap.numpy().nbytes for tap in trace.taps.values())
-    column = SHOWN.index(variant)
+    column = NAMED.index(variant)
     assert n * sum(layer.bottleneck[column] for layer in layers) == crossing
 
 

@@ -21,6 +21,7 @@ POOLS = {"": maxpool.switches, "-centre": maxpool.centre}
 def test_the_eight():
     assert set(revgraph.VARIANTS) == {name + row for name in RELUS for row in POOLS}
     assert set(variants.TITLES) == set(revgraph.VARIANTS)
+    assert [variants.title(name) for name in variants.NAMED] == ["DeConvNet", "SaliNet", "DeSaliNet"]
 
 
 @pytest.mark.parametrize("name", RELUS)

@@ -10,6 +10,7 @@ from tabulate import tabulate
 from revgraph import draw, inspect
 from revgraph.cli import given, options, printing
 from revgraph.cli.command import Args, Command
+from revgraph.variants import NAMED
 
 
 def arguments(sub: argparse.ArgumentParser) -> None:
@@ -31,7 +32,7 @@ def run(args: Args) -> None:
     if args.draw:
         print(args.draw)
     rows = [[found.name, found.op, _shape(found.shape), *_rules(found)] for found in layers]
-    heads = ["layer", "operator", "output", *inspect.SHOWN, "bytes of r per image"]
+    heads = ["layer", "operator", "output", *NAMED, "bytes of r per image"]
     print(tabulate(rows, heads, tablefmt="plain", disable_numparse=True))
     known = [found for found in layers if not found.problem]
     print(
@@ -45,8 +46,8 @@ def run(args: Args) -> None:
 
 
 def _totals(rows: Sequence[Sequence[int | None]]) -> str:
-    totals = [_total([row[i] for row in rows]) for i in range(len(inspect.SHOWN))]
-    return ", ".join(f"{variant} {total}" for variant, total in zip(inspect.SHOWN, totals, strict=True))
+    totals = [_total([row[i] for row in rows]) for i in range(len(NAMED))]
+    return ", ".join(f"{variant} {total}" for variant, total in zip(NAMED, totals, strict=True))
 
 
 def _shape(shape: Sequence[int | str | None] | None) -> str:

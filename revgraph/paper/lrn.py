@@ -5,7 +5,8 @@ import numpy as np
 from revgraph.errors import RevgraphError
 from revgraph.paper import measure, sheet
 from revgraph.paper.overview import STRONGEST
-from revgraph.paper.subject import METHODS, Pictures, Subject
+from revgraph.paper.subject import Pictures, Subject
+from revgraph.variants import NAMED, title
 
 
 def figure(subject: Subject, pictures: Pictures) -> sheet.Figure:
@@ -15,7 +16,7 @@ def figure(subject: Subject, pictures: Pictures) -> sheet.Figure:
         remedy = "give one that has, AlexNet or GoogLeNet, with --model"
         raise RevgraphError(f"cannot draw 'lrn' of '{subject.name}'", why, remedy)
     (name, image), *_ = pictures
-    columns = [(at, method) for at in (subject.layers.pool, subject.layers.logits) for method in METHODS]
+    columns = [(at, method) for at in (subject.layers.pool, subject.layers.logits) for method in NAMED]
     pairs, numbers = [], list[sheet.Row]()
     for at, method in columns:
         identity, bp = (
@@ -33,7 +34,7 @@ def figure(subject: Subject, pictures: Pictures) -> sheet.Figure:
         )
     tiles = [[sheet.tone(pair[i]) for pair in pairs] for i in range(2)]
     heads = [
-        f"{at}: {sheet.title(method)} (differ by {row['relative difference']:.2f})"
+        f"{at}: {title(method)} (differ by {row['relative difference']:.2f})"
         for (at, method), row in zip(columns, numbers, strict=True)
     ]
     caption = f"Sect. 3.1: {name}, LRN reversed in two ways; how they differ, both of unit norm"

@@ -6,14 +6,15 @@ from PIL import Image
 
 from revgraph import neuron
 from revgraph.paper import measure, sheet
-from revgraph.paper.subject import METHODS, Pictures, Subject
+from revgraph.paper.subject import Pictures, Subject
+from revgraph.variants import NAMED, title
 
 STRONGEST = (neuron.parse("max"),)
 
 
 def figure(subject: Subject, pictures: Pictures) -> sheet.Figure:
     """A column for each picture."""
-    rows = [(method, subject.layers.logits) for method in METHODS]
+    rows = [(method, subject.layers.logits) for method in NAMED]
     return below_each_other(subject, pictures, rows, "Fig. 1: the picture, then its strongest class reversed")
 
 
@@ -30,7 +31,7 @@ def below_each_other(
     columns = [
         f"{name}: {label}" if label else name for (name, _), label in zip(pictures, labels, strict=True)
     ]
-    names = ["picture", *(f"{sheet.title(method)} from {at}" for method, at in rows)]
+    names = ["picture", *(f"{title(method)} from {at}" for method, at in rows)]
     numbers = [
         {"picture": name, "method": method, "at": at, **measure.about(each)}
         for (method, at), row in zip(rows, found, strict=True)

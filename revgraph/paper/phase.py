@@ -6,6 +6,7 @@ from PIL import Image
 from revgraph import neuron, picture
 from revgraph.paper import measure, sheet
 from revgraph.paper.subject import Pictures, Subject
+from revgraph.variants import title
 
 MIXTURE = (neuron.parse("mixture"),)
 """|N(0, 1)| over the channels: the positive random input."""
@@ -25,12 +26,12 @@ def figure(subject: Subject, pictures: Pictures) -> sheet.Figure:
         panels = {
             "transformed and back": back,
             "random amplitudes": with_random_amplitudes(grey),
-            **{sheet.title(method): found.x_hat.mean(axis=0) for method, found in explained.items()},
+            **{title(method): found.x_hat.mean(axis=0) for method, found in explained.items()},
         }
         shown = [_centred(values) for values in panels.values()][1:]
         plain = (picture.image_of(values / 255) for values in (grey, back))
         tiles.append([*plain, *map(sheet.tone, shown)])
-        vanished = {sheet.title(method): found.vanished for method, found in explained.items()}
+        vanished = {title(method): found.vanished for method, found in explained.items()}
         numbers += [
             {
                 "picture": name,

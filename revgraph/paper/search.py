@@ -13,6 +13,7 @@ from revgraph.errors import RevgraphError
 from revgraph.neuron import Neuron
 from revgraph.paper import receptive, sheet
 from revgraph.paper.subject import Subject
+from revgraph.variants import title
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +106,6 @@ def figure(subject: Subject, variant: str, at: str, channel: int, hits: Sequence
         for tiles in (reversed_, cropped)
     )
     tiles = [[*left[i : i + side], None, *right[i : i + side]] for i in range(0, side * side, side)]
-    heads = [f"{sheet.title(variant)}", *[""] * side, "in the pictures", *[""] * (side - 1)]
+    heads = [f"{title(variant)}", *[""] * side, "in the pictures", *[""] * (side - 1)]
     caption = f"Channel {channel} of {at}: what excites it most, the strongest first. {subject.name}."
     return sheet.Figure(sheet.grid(tiles, [""] * side, heads, caption), numbers)

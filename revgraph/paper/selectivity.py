@@ -7,7 +7,8 @@ from PIL import Image
 
 from revgraph import picture
 from revgraph.paper import measure, sheet
-from revgraph.paper.subject import METHODS, Pictures, Subject
+from revgraph.paper.subject import Pictures, Subject
+from revgraph.variants import NAMED, title
 
 REDRAWS = 20
 CHOICES = ("the strongest", "another one", "a mixture of all")
@@ -17,7 +18,7 @@ def figure(subject: Subject, pictures: Pictures) -> sheet.Figure:
     """Of the first picture: rows by the choice of p, columns by layer and method."""
     (name, image), *_ = pictures
     ats = dict.fromkeys(subject.layers.all)
-    columns = [(at, method) for at in ats for method in METHODS]
+    columns = [(at, method) for at in ats for method in NAMED]
     found = [reversed_by_choice(subject, image, method, at) for at, method in columns]
     tiles = [[sheet.tone(x_hats[i]) for x_hats in found] for i in range(len(CHOICES))]
     numbers = [
@@ -25,7 +26,7 @@ def figure(subject: Subject, pictures: Pictures) -> sheet.Figure:
         for (at, method), x_hats in zip(columns, found, strict=True)
     ]
     heads = [
-        f"{at}: {sheet.title(method)} (r {row['strongest and another']:.2f})"
+        f"{at}: {title(method)} (r {row['strongest and another']:.2f})"
         for (at, method), row in zip(columns, numbers, strict=True)
     ]
     caption = f"Fig. 4: {name}, bottleneck held, p at the middle; r is the correlation of the first two rows"

@@ -12,7 +12,6 @@ from PIL import Image
 
 from revgraph import picture
 from revgraph.paper.library import library
-from revgraph.variants import TITLES
 
 INCH = 2.2
 """A tile's width; text is 8 points high."""
@@ -46,11 +45,6 @@ def table(numbers: Sequence[Row]) -> bytes:
     rows.writeheader()
     rows.writerows({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()} for row in numbers)
     return text.getvalue().encode()
-
-
-def title(variant: str) -> str:
-    """The name that it is known by."""
-    return TITLES[variant].split(",")[0]
 
 
 def tone(x_hat: np.ndarray) -> Image.Image:

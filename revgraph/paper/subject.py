@@ -22,9 +22,6 @@ from revgraph.window import Window
 Pictures = Sequence[tuple[str, Image.Image]]
 """Names and pictures."""
 
-METHODS = ("deconvnet", "salinet", "desalinet")
-"""The three that have names, in the paper's order."""
-
 LINEAR = ("Add", "Conv", "BatchNormalization", "LRN", "Dropout", "Identity", "Slice", "Transpose", "Reshape")
 
 SESSIONS = 4

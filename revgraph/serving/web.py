@@ -28,7 +28,7 @@ from revgraph.pair import Compiled
 from revgraph.recipe import Recipe
 from revgraph.serving import Written
 from revgraph.union import union
-from revgraph.variants import TITLES
+from revgraph.variants import NAMED, TITLES
 from revgraph.weights import LightModel
 
 SOURCE = Path(__file__).parent / "page"
@@ -181,7 +181,7 @@ def example(folder: Path) -> Written:
     """The page of the demonstration: SqueezeNet, the three named variants, and Chelsea the cat."""
     chosen = recipe.load(demo.NETWORK)
     model = zoo.model_path(chosen)
-    compilations = [compile(model, variant=variant, target="web") for variant in demo.ROW]
+    compilations = [compile(model, variant=variant, target="web") for variant in NAMED]
     return site(folder, compilations, chosen, zoo.sample(demo.PHOTOGRAPH))
 
 

@@ -13,8 +13,9 @@ from onnx import helper, numpy_helper
 
 import revgraph
 from revgraph.cli import main
-from revgraph.inspect import SHOWN, inspect
+from revgraph.inspect import inspect
 from revgraph.lower import bits, packed
+from revgraph.variants import NAMED
 from revgraph.verify import verify
 
 NETS = {"cnn": (cnn, (3, 8, 8)), "mixed": (mixed, (4, 9, 9))}
@@ -394,13 +395,13 @@ def test_the_command(tmp_path, capsys):
     assert capsys.readouterr().out.splitlines()[-1] == "packed: deconvnet 40, salinet 126, desalinet 126"
 
 
-@pytest.mark.parametrize("variant", SHOWN)
+@pytest.mark.parametrize("variant", NAMED)
 @pytest.mark.parametrize("net", NETS)
 def test_inspect_counts_what_crosses(variant, net):
     source, shape = NETS[net]
     session = sessions(source(), variant)[1]
     crossing = sum(tap.numpy().nbytes for tap in session.forward(picture(2, *shape)).taps.values())
-    column = SHOWN.index(variant)
+    column = NAMED.index(variant)
     assert 2 * sum(layer.packed[column] for layer in inspect(source())[2]) == crossing
 
 

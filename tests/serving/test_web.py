@@ -23,6 +23,7 @@ from revgraph import cli, demo, picture, recipe, zoo
 from revgraph.errors import RevgraphError
 from revgraph.serving import web
 from revgraph.union import union
+from revgraph.variants import NAMED
 
 # ----- One model of several variants -----
 
@@ -31,7 +32,7 @@ VARIANTS = tuple(revgraph.VARIANTS)
 
 def compiled(net: onnx.ModelProto, *variants: str, **options: Any) -> list[revgraph.Compiled]:
     options = {"target": "web"} | options
-    return [revgraph.compile(net, variant=variant, **options) for variant in variants or demo.ROW]
+    return [revgraph.compile(net, variant=variant, **options) for variant in variants or NAMED]
 
 
 def run(model: onnx.ModelProto, **feeds: np.ndarray) -> dict[str, np.ndarray]:
@@ -225,7 +226,7 @@ def seen(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
 @pytest.fixture(scope="module")
 def sessions() -> dict[str, revgraph.Session]:
     model = zoo.model_path(recipe.load(demo.NETWORK))
-    return {v: revgraph.Session(revgraph.compile(model, variant=v, target="web")) for v in demo.ROW}
+    return {v: revgraph.Session(revgraph.compile(model, variant=v, target="web")) for v in NAMED}
 
 
 def rgb_planes(answer: dict[str, Any], variant: str) -> np.ndarray:
@@ -264,7 +265,7 @@ def test_a_picture_is_fed_to_the_last_bit_and_explained_as_python_does(
 @pytest.mark.heavy
 def test_the_views_are_pythons(seen: dict[str, Any], pictures: Path) -> None:
     photograph = np.asarray(Image.open(pictures / "exact.png").convert("RGB"))
-    for variant in demo.ROW:
+    for variant in NAMED:
         x_hat = rgb_planes(seen["exact"], variant)
         grey = np.asarray(picture.image_of(picture.grey(x_hat)))[..., None]
         dimmed = photograph / 255 * (1 - 0.6 * 0.8)

@@ -14,8 +14,8 @@ from revgraph.explain import Explanation
 from revgraph.paper import measure, randomise
 from revgraph.paper.overview import STRONGEST
 from revgraph.paper.selectivity import agreement, reversed_by_choice
-from revgraph.paper.subject import METHODS, Subject
-from revgraph.variants import VARIANTS
+from revgraph.paper.subject import Subject
+from revgraph.variants import NAMED, VARIANTS
 
 COLUMNS = ("section", "finding", "network", "pictures", "mean", "low", "high", "agrees")
 
@@ -76,7 +76,7 @@ def findings(subject: Subject, pairs: Pairs) -> Iterator[Finding]:
     edges = {
         (variant, layer): each(subject, pairs, variant, layer, edges_of)
         for layer in dict.fromkeys((at.middle, at.logits))
-        for variant in (VARIANTS if layer == at.logits else METHODS)
+        for variant in (VARIANTS if layer == at.logits else NAMED)
     }
 
     def shown(variant: str, layer: str = at.logits) -> np.ndarray:
@@ -107,7 +107,7 @@ def findings(subject: Subject, pairs: Pairs) -> Iterator[Finding]:
     gaps = [shown("desalinet", layer) - shown("deconvnet", layer) for layer in (at.logits, at.middle)]
     yield row("3.2", "DeSaliNet shows more than DeConvNet", gaps[0], above)
     yield row("3.2", "and the more so the deeper the layer", gaps[0] - gaps[1], above)
-    for method in METHODS:
+    for method in NAMED:
         same = {
             layer: np.array([strongest_and_another(subject, image, method, layer) for image, _ in pairs])
             for layer in (at.middle, at.logits)
@@ -120,7 +120,7 @@ def findings(subject: Subject, pairs: Pairs) -> Iterator[Finding]:
     yield row(
         "3.3", "the extent is the architecture's: random weights leave it", extent(subject, pairs), much
     )
-    inside = {m: each(subject, pairs, m, at.logits, foreground) for m in METHODS}
+    inside = {m: each(subject, pairs, m, at.logits, foreground) for m in NAMED}
     for method in ("salinet", "desalinet"):
         yield row("3.3", f"the foreground stands out (AUC - 1/2, {method})", inside[method] - 0.5, above)
         more = inside[method] - inside["deconvnet"]
@@ -132,7 +132,7 @@ def findings(subject: Subject, pairs: Pairs) -> Iterator[Finding]:
 
 def lrn(subject: Subject, pairs: Pairs) -> Iterator[Finding]:
     """Whether it matters how local response normalisation is reversed."""
-    for method in METHODS:
+    for method in NAMED:
         values = [
             measure.correlation(
                 *(

@@ -13,9 +13,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from revgraph import parallel, picture, writing
+from revgraph import parallel, picture, variants, writing
 from revgraph.errors import RevgraphError
-from revgraph.paper import sheet
 from revgraph.paper.segmentation import cut, truth
 from revgraph.paper.segmentation.saliency import BASELINE, Saliency, saliency, shrunk, smoothed
 from revgraph.paper.segmentation.truth import Case
@@ -74,7 +73,7 @@ class Segmentation:
 
 def title(method: str) -> str:
     """What the tables call a method."""
-    return "Baseline" if method == BASELINE else sheet.title(method)
+    return "Baseline" if method == BASELINE else variants.title(method)
 
 
 def segment(
