@@ -4,8 +4,7 @@ import numpy as np
 
 from revgraph.errors import RevgraphError
 from revgraph.paper import measure, sheet
-from revgraph.paper.overview import STRONGEST
-from revgraph.paper.subject import Pictures, Subject
+from revgraph.paper.subject import STRONGEST, Pictures, Subject
 from revgraph.variants import NAMED, title
 
 

@@ -10,8 +10,7 @@ import numpy as np
 
 from revgraph import picture
 from revgraph.paper import measure, randomise, sheet
-from revgraph.paper.overview import STRONGEST
-from revgraph.paper.subject import Pictures, Subject
+from revgraph.paper.subject import STRONGEST, Pictures, Subject
 from revgraph.variants import VARIANTS
 
 STEPS = 10

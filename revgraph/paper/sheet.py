@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from revgraph import picture
+from revgraph import picture, variants
+from revgraph.paper import measure
 from revgraph.paper.library import library
+from revgraph.paper.subject import STRONGEST, Pictures, Subject
 
 INCH = 2.2
 """A tile's width; text is 8 points high."""
@@ -50,6 +52,28 @@ def table(numbers: Sequence[Row]) -> bytes:
 def tone(x_hat: np.ndarray) -> Image.Image:
     """The tone map of footnote 4."""
     return picture.image_of(picture.tone_map(x_hat))
+
+
+def below_each_other(
+    subject: Subject, pictures: Pictures, rows: Sequence[tuple[str, str]], caption: str
+) -> Figure:
+    """A column for each picture; below it the strongest neuron reversed by methods, each from a layer."""
+    found = [
+        [subject.explain(image, method, at, STRONGEST)[0] for _, image in pictures] for method, at in rows
+    ]
+    tiles: list[list[Image.Image | None]] = [[each.crop for each in found[0]]]
+    tiles += [[tone(each.x_hat) for each in row] for row in found]
+    labels = [next((row[j].label for row in found if row[j].label), None) for j in range(len(pictures))]
+    columns = [
+        f"{name}: {label}" if label else name for (name, _), label in zip(pictures, labels, strict=True)
+    ]
+    names = ["picture", *(f"{variants.title(method)} from {at}" for method, at in rows)]
+    numbers = [
+        {"picture": name, "method": method, "at": at, **measure.about(each)}
+        for (method, at), row in zip(rows, found, strict=True)
+        for (name, _), each in zip(pictures, row, strict=True)
+    ]
+    return Figure(grid(tiles, names, columns, f"{caption}. {subject.name}."), numbers)
 
 
 def grid(

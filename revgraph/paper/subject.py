@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from PIL import Image
 
-from revgraph import compiler, layer
+from revgraph import compiler, layer, neuron
 from revgraph.explain import Explainer, Explanation
 from revgraph.graph import gs
 from revgraph.neuron import Neuron
@@ -21,6 +21,8 @@ from revgraph.window import Window
 
 Pictures = Sequence[tuple[str, Image.Image]]
 """Names and pictures."""
+
+STRONGEST = (neuron.parse("max"),)
 
 LINEAR = ("Add", "Conv", "BatchNormalization", "LRN", "Dropout", "Identity", "Slice", "Transpose", "Reshape")
 

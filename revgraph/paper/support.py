@@ -5,8 +5,7 @@ from PIL import Image
 
 from revgraph import picture
 from revgraph.paper import measure, randomise, sheet
-from revgraph.paper.overview import STRONGEST
-from revgraph.paper.subject import Pictures, Subject
+from revgraph.paper.subject import STRONGEST, Pictures, Subject
 
 POWER = 0.1
 """Of the renormalisation sign(x) |x|^0.1, which shows the weakest parts too."""

@@ -1,8 +1,7 @@
 """Fig. 3: all eight variants from the last pool, in rows by unpooling and in columns by rectification."""
 
 from revgraph.paper import measure, sheet
-from revgraph.paper.overview import STRONGEST
-from revgraph.paper.subject import Pictures, Subject
+from revgraph.paper.subject import STRONGEST, Pictures, Subject
 
 COLUMNS = ("desalinet", "deconvnet", "salinet", "identity")
 """The left two rectify what comes back, the right two do not; of each two the first has the masks."""

@@ -13,7 +13,7 @@ from revgraph import RevgraphError, recipe, zoo
 from revgraph.cli import main
 from revgraph.paper import FIGURES, measure, randomise, sheet
 from revgraph.paper.phase import with_random_amplitudes
-from revgraph.paper.subject import Subject
+from revgraph.paper.subject import STRONGEST, Subject
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +109,7 @@ def test_all_eight_reverse_lrn_as_the_identity(subject, pictures):
     variants = importlib.import_module("revgraph.paper.variants")
     (found,) = (r for r in variants.figure(subject, pictures).numbers if r["variant"] == "salinet")
     identity, bp = (
-        subject.explain(pictures[0][1], "salinet", "pool3", variants.STRONGEST, lrn=way)[0]
+        subject.explain(pictures[0][1], "salinet", "pool3", STRONGEST, lrn=way)[0]
         for way in ("identity", "bp")
     )
     assert found["edges"] == measure.edges(identity.x_hat, identity.crop)

@@ -12,9 +12,8 @@ from tabulate import tabulate
 from revgraph import neuron, picture, recipe, zoo
 from revgraph.explain import Explanation
 from revgraph.paper import measure, randomise
-from revgraph.paper.overview import STRONGEST
 from revgraph.paper.selectivity import agreement, reversed_by_choice
-from revgraph.paper.subject import Subject
+from revgraph.paper.subject import STRONGEST, Subject
 from revgraph.variants import NAMED, VARIANTS
 
 COLUMNS = ("section", "finding", "network", "pictures", "mean", "low", "high", "agrees")
