@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image
 
-from revgraph.paper.segmentation.table import Settings
+from revgraph.paper.segmentation.segment import Settings
 
 SMALL = Settings(shorter=48)
 

@@ -17,7 +17,7 @@ from revgraph.paper import segmentation
 if TYPE_CHECKING:
     from PIL import Image
 
-    from revgraph.paper.segmentation.table import Segmentation, Settings
+    from revgraph.paper.segmentation.segment import Segmentation, Settings
     from revgraph.paper.segmentation.truth import Case
 
 
@@ -54,15 +54,14 @@ def arguments(sub: argparse.ArgumentParser) -> None:
 
 
 def run(args: Args) -> None:
-    from revgraph.paper.segmentation import table, truth
+    from revgraph.paper.segmentation import truth
+    from revgraph.paper.segmentation.segment import Settings
 
     if not args.picture and not args.manifest:
         args.wrong("name pictures, or a --manifest")
     if args.shuffled and not args.masks and not args.manifest:
         args.wrong("argument --shuffled: needs --masks or --manifest")
-    settings = table.Settings(
-        args.shorter, args.selector, args.blur, args.centred, args.solver, args.smoothness
-    )
+    settings = Settings(args.shorter, args.selector, args.blur, args.centred, args.solver, args.smoothness)
     if args.manifest:
         cases = truth.from_manifest(Path(args.manifest), [Path(path) for path in args.picture])
         _measure(args, cases, settings)
@@ -75,15 +74,15 @@ def run(args: Args) -> None:
 
 def _cut_out(args: Args, pictures: Sequence[Path], settings: "Settings") -> None:
     """The foreground of pictures: a mask and an overlay for each, and for each method."""
-    from revgraph.paper.segmentation import table, truth
+    from revgraph.paper.segmentation import segment, truth
     from revgraph.paper.segmentation.pictures import overlay
 
     subject, methods = experiment.subject(args, threads=1), list(dict.fromkeys(args.method or ["salinet"]))
 
     def of(source: Path) -> "tuple[Path, Image.Image, list[Segmentation]]":
         image = picture.read(source)
-        with table.naming(source):
-            return source, image, [table.segment(subject, method, image, settings) for method in methods]
+        with segment.naming(source):
+            return source, image, [segment.segment(subject, method, image, settings) for method in methods]
 
     cut = parallel.in_order(of, pictures, parallel.cores())
     ends = [f".{method}.{what}.png" for method in methods for what in ("mask", "overlay")]
@@ -100,7 +99,7 @@ def _cut_out(args: Args, pictures: Sequence[Path], settings: "Settings") -> None
                         {
                             "path": str(path),
                             "picture": str(source),
-                            "method": table.title(method),
+                            "method": segment.title(method),
                             "what": what,
                             "selector": settings.selector,
                             "label": found.saliency.label,
@@ -117,9 +116,9 @@ def _cut_out(args: Args, pictures: Sequence[Path], settings: "Settings") -> None
 
 def _measure(args: Args, cases: "Sequence[Case]", settings: "Settings") -> None:
     """The table of a data set, from where it was stopped."""
-    from revgraph.paper.segmentation import report, table
+    from revgraph.paper.segmentation import report, segment, table
 
-    methods = list(dict.fromkeys(args.method or table.METHODS))
+    methods = list(dict.fromkeys(args.method or segment.METHODS))
     folder = Path(args.output)
     measured = table.Run(experiment.subject(args, threads=1), cases, methods, settings, args.shuffled, folder)
     if len(measured.left) < len(cases):

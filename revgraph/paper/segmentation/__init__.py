@@ -1,8 +1,8 @@
 """Sect. 3.5: reversed networks segment the foreground, and Table 1.
 
 A picture becomes a saliency map (`saliency`), its strongest and weakest pixels the seeds of a graph cut
-(`cut`), whose foreground is held against people's masks (`truth`) over a data set (`table`, `report`), and
-shown (`pictures`).
+(`cut`, both by `segment`), whose foreground is held against people's masks (`truth`) over a data set
+(`table`, `report`), and shown (`pictures`).
 """
 
 from collections.abc import Mapping

@@ -10,7 +10,7 @@ from revgraph.paper import sheet
 from revgraph.paper.library import library
 from revgraph.paper.segmentation import truth
 from revgraph.paper.segmentation.saliency import shrunk
-from revgraph.paper.segmentation.table import Settings, segment, title
+from revgraph.paper.segmentation.segment import Settings, segment, title
 from revgraph.paper.subject import Subject
 
 FAINT = 0.7

@@ -1,22 +1,21 @@
 """Table 1 over a data set: a line for each picture and method, kept as it grows, then the means."""
 
-import contextlib
 import csv
 import io
 import itertools
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from revgraph import parallel, picture, variants, writing
+from revgraph import parallel, picture, writing
 from revgraph.errors import RevgraphError
-from revgraph.paper.segmentation import cut, truth
-from revgraph.paper.segmentation.saliency import BASELINE, Saliency, saliency, shrunk, smoothed
+from revgraph.paper.segmentation import truth
+from revgraph.paper.segmentation.saliency import BASELINE
+from revgraph.paper.segmentation.segment import Segmentation, Settings, naming, segment, title
 from revgraph.paper.segmentation.truth import Case
 from revgraph.paper.subject import Subject
 
@@ -27,85 +26,7 @@ PICTURES, SETTINGS = "pictures.csv", "settings.json"
 
 COLUMNS = ("picture", "class", "method", "label", "pp", "iou", "empty", "foreground", "key")
 
-METHODS = ("salinet", "desalinet", "deconvnet", BASELINE)
-"""Those of Table 1, in its order."""
-
 THRESHOLDED, SHUFFLED = "thresholded", "shuffled"
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """How pictures are segmented; the defaults are the paper's, but for the solver.
-
-    Attributes:
-        shorter: Pixels of a picture's shorter side.
-        selector: Which neurons are reversed, of SELECTORS.
-        blur: Standard deviation in pixels of the blur of a network's map.
-        centred: Whether a network's map is weighted towards the middle.
-        solver: How the mask is cut, of SOLVERS.
-        smoothness: As for cut.segment.
-    """
-
-    shorter: int = 256
-    selector: str = "positive"
-    blur: float = 0.0
-    centred: bool = False
-    solver: str = "grabcut"
-    smoothness: float = cut.SMOOTHNESS
-
-
-@dataclass(frozen=True, slots=True)
-class Segmentation:
-    """A picture's foreground by one method.
-
-    Attributes:
-        saliency: What the method made of the picture.
-        pixels: What was cut, uint8 (h, w, 3).
-        seeds: As cut.seeds gives them, (h, w).
-        mask: bool (h, w).
-    """
-
-    saliency: Saliency
-    pixels: np.ndarray
-    seeds: np.ndarray
-    mask: np.ndarray
-
-
-def title(method: str) -> str:
-    """What the tables call a method."""
-    return "Baseline" if method == BASELINE else variants.title(method)
-
-
-def segment(
-    subject: Subject, method: str, image: Image.Image, settings: Settings, other: Image.Image | None = None
-) -> Segmentation:
-    """The foreground of a picture by a variant or the baseline.
-
-    Args:
-        subject: The network.
-        method: A variant, or "baseline".
-        image: The picture, of any size.
-        settings: How.
-        other: The picture whose map is taken in place of its own, scaled by the nearest pixels, for a map
-            that is smoothed on the way would be cut better.
-
-    Raises:
-        RevgraphError: The network cannot take the picture.
-    """
-    small = shrunk(image, settings.shorter)
-    source = small if other is None else shrunk(other, settings.shorter)
-    found = saliency(subject, method, source, settings.selector)
-    strength = found.map
-    if other is not None:
-        strength = truth.resized(strength.astype(np.float32), (small.height, small.width))
-    if method != BASELINE:
-        strength = smoothed(strength, settings.blur, settings.centred)
-    sown = cut.seeds(strength, cut.FOREGROUND_OF.get(method, cut.FOREGROUND))
-    pixels = np.asarray(small)
-    return Segmentation(found, pixels, sown, cut.segment(pixels, sown, settings.solver, settings.smoothness))
-
-
-# ----- A line for each picture and method -----
 
 
 class Run:
@@ -250,15 +171,6 @@ class Run:
 def _masks(found: Segmentation, another: bool) -> dict[str, np.ndarray]:
     """What is scored, by what its line says beside the method."""
     return {SHUFFLED: found.mask} if another else {"": found.mask, THRESHOLDED: found.seeds > 0}
-
-
-@contextlib.contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """What goes wrong inside is said of that picture."""
-    try:
-        yield
-    except RevgraphError as error:
-        raise RevgraphError(f"'{path}': {error.what}", error.why, error.remedy) from error
 
 
 def _others(cases: Sequence[Case]) -> dict[str, Case]:

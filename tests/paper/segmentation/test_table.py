@@ -1,16 +1,16 @@
 """A run over a data set: what is kept, and what is done again."""
 
-import dataclasses
 import shutil
 
 import numpy as np
 import pytest
 from networks import alexnet_like, model, node
 from PIL import Image
-from scenes import SMALL, scene
+from scenes import SMALL
 
 from revgraph import RevgraphError, picture, recipe
-from revgraph.paper.segmentation import cut, report, table, truth
+from revgraph.paper.segmentation import report, truth
+from revgraph.paper.segmentation.segment import segment
 from revgraph.paper.segmentation.table import Run
 from revgraph.paper.subject import Subject
 
@@ -73,17 +73,17 @@ def test_each_is_shuffled_with_another(subject, data, tmp_path):
     assert all(run.partner[case.name] != case for case in run.cases)
     assert len({case.name for case in run.partner.values()}) == 4
     image, other = (picture.read(data / f"pictures/{i}.png") for i in (0, 1))
-    own, others = (table.segment(subject, "salinet", image, SMALL, source) for source in (None, other))
+    own, others = (segment(subject, "salinet", image, SMALL, source) for source in (None, other))
     assert own.seeds.shape == others.seeds.shape == (48, 64)
     assert (own.seeds != others.seeds).any()
     next(run.go())
     by_method = {row["method"]: row for row in run._kept()[run.cases[0].name]}
     image, other = (picture.read(case.path) for case in (run.cases[0], run.partner[run.cases[0].name]))
-    expected = table.segment(subject, "desalinet", image, SMALL, other)
+    expected = segment(subject, "desalinet", image, SMALL, other)
     found = by_method["DeSaliNet, shuffled"]["foreground"]
     assert found == pytest.approx(expected.mask.mean(), abs=1e-6)
     assert found != by_method["DeSaliNet"]["foreground"]
-    own = table.segment(subject, "desalinet", image, SMALL)
+    own = segment(subject, "desalinet", image, SMALL)
     assert by_method["DeSaliNet, thresholded"]["foreground"] == pytest.approx(
         (own.seeds > 0).mean(), abs=1e-6
     )
@@ -132,26 +132,6 @@ def test_damaged_and_doubled_lines_are_left_out(subject, data, tmp_path):
         run.rows()
     path.write_bytes(b"".join([*lines[:6], lines[6].replace(b"0.", b"zero "), *lines[7:]]))
     assert len(everything(subject, data, tmp_path / "run").left) == 1
-
-
-def test_settings_reach_the_map_and_the_cut(subject, monkeypatch):
-    seen = []
-    monkeypatch.setattr(cut, "segment", lambda *arguments: seen.append(arguments) or arguments[1] > 0)
-    image, _ = scene(60, 80)
-
-    def seeds(method, **changes):
-        return table.segment(subject, method, image, dataclasses.replace(SMALL, **changes)).seeds
-
-    plain = {method: seeds(method) for method in ("salinet", "desalinet", "deconvnet", "baseline")}
-    shares = {method: (found > 0).mean() for method, found in plain.items()}
-    assert shares == pytest.approx(
-        {"salinet": 0.05, "desalinet": 0.1, "deconvnet": 0.1, "baseline": 0.1}, abs=0.005
-    )
-    for changes in ({"blur": 3.0}, {"centred": True}):
-        assert (seeds("desalinet", **changes) != plain["desalinet"]).any()
-        assert (seeds("baseline", **changes) == plain["baseline"]).all()
-    seeds("salinet", solver="boykov-jolly", smoothness=7.0)
-    assert seen[-1][2:] == ("boykov-jolly", 7.0)
 
 
 def test_a_map_of_nothing_is_an_empty_mask_and_counted(data, tmp_path):

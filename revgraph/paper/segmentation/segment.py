@@ -1,0 +1,97 @@
+"""The foreground of one picture, by a method."""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from revgraph import variants
+from revgraph.errors import RevgraphError
+from revgraph.paper.segmentation import cut, truth
+from revgraph.paper.segmentation.saliency import BASELINE, Saliency, saliency, shrunk, smoothed
+from revgraph.paper.subject import Subject
+
+METHODS = ("salinet", "desalinet", "deconvnet", BASELINE)
+"""Those of Table 1, in its order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How pictures are segmented; the defaults are the paper's, but for the solver.
+
+    Attributes:
+        shorter: Pixels of a picture's shorter side.
+        selector: Which neurons are reversed, of SELECTORS.
+        blur: Standard deviation in pixels of the blur of a network's map.
+        centred: Whether a network's map is weighted towards the middle.
+        solver: How the mask is cut, of SOLVERS.
+        smoothness: As for cut.segment.
+    """
+
+    shorter: int = 256
+    selector: str = "positive"
+    blur: float = 0.0
+    centred: bool = False
+    solver: str = "grabcut"
+    smoothness: float = cut.SMOOTHNESS
+
+
+@dataclass(frozen=True, slots=True)
+class Segmentation:
+    """A picture's foreground by one method.
+
+    Attributes:
+        saliency: What the method made of the picture.
+        seeds: As cut.seeds gives them, (h, w).
+        mask: bool (h, w).
+    """
+
+    saliency: Saliency
+    seeds: np.ndarray
+    mask: np.ndarray
+
+
+def title(method: str) -> str:
+    """What the tables call a method."""
+    return "Baseline" if method == BASELINE else variants.title(method)
+
+
+def segment(
+    subject: Subject, method: str, image: Image.Image, settings: Settings, other: Image.Image | None = None
+) -> Segmentation:
+    """The foreground of a picture by a variant or the baseline.
+
+    Args:
+        subject: The network.
+        method: A variant, or "baseline".
+        image: The picture, of any size.
+        settings: How.
+        other: The picture whose map is taken in place of its own, scaled by the nearest pixels, for a map
+            that is smoothed on the way would be cut better.
+
+    Raises:
+        RevgraphError: The network cannot take the picture.
+    """
+    small = shrunk(image, settings.shorter)
+    source = small if other is None else shrunk(other, settings.shorter)
+    found = saliency(subject, method, source, settings.selector)
+    strength = found.map
+    if other is not None:
+        strength = truth.resized(strength.astype(np.float32), (small.height, small.width))
+    if method != BASELINE:
+        strength = smoothed(strength, settings.blur, settings.centred)
+    sown = cut.seeds(strength, cut.FOREGROUND_OF.get(method, cut.FOREGROUND))
+    pixels = np.asarray(small)
+    return Segmentation(found, sown, cut.segment(pixels, sown, settings.solver, settings.smoothness))
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """What goes wrong inside is said of that picture."""
+    try:
+        yield
+    except RevgraphError as error:
+        raise RevgraphError(f"'{path}': {error.what}", error.why, error.remedy) from error
