@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image
 
-from revgraph.paper.segmentation.segment import Settings
+from revgraph.paper.segmentation import Settings
 
 SMALL = Settings(shorter=48)
 

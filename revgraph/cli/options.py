@@ -7,6 +7,7 @@ import shtab
 from revgraph import compiler, neuron, variants
 from revgraph.errors import RevgraphError
 from revgraph.runtime import Device
+from revgraph.serving import LIMITS
 
 LAYER = "a tensor's name, else a node's (default: what the softmax receives, else the first output)"
 
@@ -95,7 +96,11 @@ def served(sub: argparse.ArgumentParser) -> None:
     )
     sub.add_argument("--bottleneck", choices=compiler.BOTTLENECKS, default="plain", help=help_packed)
     sub.add_argument(
-        "--batch", metavar="N", type=positive, default=8, help="images that a server runs at once, at most"
+        "--batch",
+        metavar="N",
+        type=positive,
+        default=LIMITS.batch,
+        help="images that a server runs at once, at most",
     )
 
 

@@ -13,11 +13,12 @@ from revgraph.cli import experiment, options, printing
 from revgraph.cli.command import Args, Command
 from revgraph.cli.printing import Row
 from revgraph.paper import segmentation
+from revgraph.paper.segmentation import Settings
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from revgraph.paper.segmentation.segment import Segmentation, Settings
+    from revgraph.paper.segmentation.segment import Segmentation
     from revgraph.paper.segmentation.truth import Case
 
 
@@ -33,17 +34,20 @@ def arguments(sub: argparse.ArgumentParser) -> None:
     methods = f"{help_method} (default: salinet; with masks the paper's three and the baseline)"
     sub.add_argument("--method", choices=(*variants.VARIANTS, "baseline"), action="append", help=methods)
     options.experiment(sub)
+    usual = Settings()
     help_shorter = "a picture's shorter side"
-    sub.add_argument("--shorter", metavar="PIXELS", type=options.side, default=256, help=help_shorter)
+    sub.add_argument(
+        "--shorter", metavar="PIXELS", type=options.side, default=usual.shorter, help=help_shorter
+    )
     for name, known in {"selector": segmentation.SELECTORS, "solver": segmentation.SOLVERS}.items():
         listed = "; ".join(f"{key} ({what})" for key, what in known.items())
-        sub.add_argument(f"--{name}", choices=known, default=next(iter(known)), help=listed)
+        sub.add_argument(f"--{name}", choices=known, default=getattr(usual, name), help=listed)
     help_smoothness = "boykov-jolly's energy of a border (OpenCV's GrabCut has 50 and no choice)"
     sub.add_argument(
-        "--smoothness", metavar="ENERGY", type=options.number, default=150.0, help=help_smoothness
+        "--smoothness", metavar="ENERGY", type=options.number, default=usual.smoothness, help=help_smoothness
     )
     help_blur = "beyond the paper: the standard deviation of a blur of the maps, in pixels"
-    sub.add_argument("--blur", metavar="PIXELS", type=options.number, default=0.0, help=help_blur)
+    sub.add_argument("--blur", metavar="PIXELS", type=options.number, default=usual.blur, help=help_blur)
     help_centred = "beyond the paper: maps weighted towards the middle"
     sub.add_argument("--centred", action="store_true", help=help_centred)
     help_shuffled = (
@@ -55,7 +59,6 @@ def arguments(sub: argparse.ArgumentParser) -> None:
 
 def run(args: Args) -> None:
     from revgraph.paper.segmentation import truth
-    from revgraph.paper.segmentation.segment import Settings
 
     if not args.picture and not args.manifest:
         args.wrong("name pictures, or a --manifest")
@@ -72,7 +75,7 @@ def run(args: Args) -> None:
         _cut_out(args, picture_files.find_pictures(args.picture), settings)
 
 
-def _cut_out(args: Args, pictures: Sequence[Path], settings: "Settings") -> None:
+def _cut_out(args: Args, pictures: Sequence[Path], settings: Settings) -> None:
     """The foreground of pictures: a mask and an overlay for each, and for each method."""
     from revgraph.paper.segmentation import segment, truth
     from revgraph.paper.segmentation.pictures import overlay
@@ -114,7 +117,7 @@ def _cut_out(args: Args, pictures: Sequence[Path], settings: "Settings") -> None
     printing.results(args, rows, shown)
 
 
-def _measure(args: Args, cases: "Sequence[Case]", settings: "Settings") -> None:
+def _measure(args: Args, cases: "Sequence[Case]", settings: Settings) -> None:
     """The table of a data set, from where it was stopped."""
     from revgraph.paper.segmentation import report, segment, table
 

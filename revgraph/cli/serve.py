@@ -10,6 +10,7 @@ from revgraph.errors import missing_extra
 from revgraph.feeding import Feeder, NoPicturesError
 from revgraph.pair import Compiled
 from revgraph.recipe import Recipe
+from revgraph.serving import LIMITS, Limits
 from revgraph.session import Session
 
 
@@ -20,9 +21,11 @@ def arguments(sub: argparse.ArgumentParser) -> None:
         name = f"--{protocol}-port"
         sub.add_argument(name, metavar="PORT", type=options.port, default=default, help="0 for any")
     help_bytes = "most bytes of a request"
-    sub.add_argument("--max-bytes", metavar="N", type=options.positive, default=32 * 2**20, help=help_bytes)
+    sub.add_argument("--max-bytes", metavar="N", type=options.positive, default=LIMITS.bytes, help=help_bytes)
     help_limit = "for a request to arrive, and for its answer"
-    sub.add_argument("--time-limit", metavar="SECONDS", type=options.positive, default=30, help=help_limit)
+    sub.add_argument(
+        "--time-limit", metavar="SECONDS", type=options.positive, default=LIMITS.seconds, help=help_limit
+    )
 
 
 def run(args: Args) -> None:
@@ -43,7 +46,7 @@ def run(args: Args) -> None:
         sys.stdout.flush()
         printing.say_notes(args)
 
-    limits = server.Limits(args.batch, args.max_bytes, args.time_limit)
+    limits = Limits(args.batch, args.max_bytes, args.time_limit)
     asyncio.run(server.serve(service, args.host, args.http_port, args.grpc_port, limits, started))
 
 

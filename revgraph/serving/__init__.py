@@ -3,6 +3,7 @@
 Each module is imported by the command that needs it.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from revgraph import writing
@@ -16,3 +17,22 @@ STACKS = {
 
 Written = dict[Path, tuple[writing.Content, str]]
 """Files to write, with a line on some of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one request may take.
+
+    Attributes:
+        batch: Images that are run at once.
+        bytes: Of a request.
+        seconds: For its body to arrive, and again for its answer to be there.
+    """
+
+    batch: int = 8
+    bytes: int = 32 * 2**20
+    seconds: float = 30
+
+
+LIMITS = Limits()
+"""The usual ones."""

@@ -18,7 +18,7 @@ from revgraph.declared import in_numbers, shape_of
 from revgraph.errors import RevgraphError
 from revgraph.pair import Compiled
 from revgraph.runtime import Device
-from revgraph.serving import Written
+from revgraph.serving import LIMITS, Written
 from revgraph.weights import LightModel
 
 TYPES = {
@@ -77,7 +77,7 @@ class Model:
 
 
 def repository(
-    folder: Path, compiled: Compiled, choose: str = "max", batch: int = 8, device: str = "cpu"
+    folder: Path, compiled: Compiled, choose: str = "max", batch: int = LIMITS.batch, device: str = "cpu"
 ) -> Written:
     """The files of a model repository, with a line on each.
 

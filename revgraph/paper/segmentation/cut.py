@@ -17,9 +17,6 @@ FOREGROUND_OF = {"salinet": 0.95}
 CERTAIN_FOREGROUND, CERTAIN_BACKGROUND = 0.995, 0.005
 """Beyond these a pixel keeps its side."""
 
-SMOOTHNESS = 150.0
-"""Energy of a border between equal neighbours."""
-
 COMPONENTS = 5
 """Gaussians in the mixture of either side's colours."""
 
@@ -59,14 +56,14 @@ def seeds(saliency_map: Array, foreground: float = FOREGROUND) -> Array:
     return found
 
 
-def segment(pixels: Array, sown: Array, solver: str = "grabcut", smoothness: float = SMOOTHNESS) -> Array:
+def segment(pixels: Array, sown: Array, solver: str, smoothness: float) -> Array:
     """The largest component of the cut's foreground, bool (H, W); empty without seeds.
 
     Args:
         pixels: uint8 (H, W, 3), RGB.
         sown: Of `seeds`.
         solver: "grabcut" or "boykov-jolly".
-        smoothness: Energy of a border between equal neighbours, of the latter; OpenCV's GrabCut has 50.
+        smoothness: As for the latter.
     """
     if not sown.any():
         return np.zeros(sown.shape, bool)
@@ -84,7 +81,7 @@ def grabcut(pixels: Array, sown: Array) -> Array:
     return np.asarray((mask == cv2.GC_FGD) | (mask == cv2.GC_PR_FGD))
 
 
-def boykov_jolly(pixels: Array, sown: Array, smoothness: float = SMOOTHNESS) -> Array:
+def boykov_jolly(pixels: Array, sown: Array, smoothness: float) -> Array:
     """One cut of least energy, colours learnt from the seeds alone (Boykov and Jolly, ICCV 2001).
 
     With c a pixel's colour in [0, 1]^3, f and b the mixtures learnt from either side's seeds, each .95 of its

@@ -8,9 +8,9 @@ from PIL import Image, ImageOps
 from revgraph import panels, picture
 from revgraph.paper import sheet
 from revgraph.paper.library import library
-from revgraph.paper.segmentation import truth
+from revgraph.paper.segmentation import Settings, truth
 from revgraph.paper.segmentation.saliency import shrunk
-from revgraph.paper.segmentation.segment import Settings, segment, title
+from revgraph.paper.segmentation.segment import segment, title
 from revgraph.paper.subject import Subject
 
 FAINT = 0.7

@@ -10,33 +10,12 @@ from PIL import Image
 
 from revgraph import variants
 from revgraph.errors import RevgraphError
-from revgraph.paper.segmentation import cut, truth
+from revgraph.paper.segmentation import Settings, cut, truth
 from revgraph.paper.segmentation.saliency import BASELINE, Saliency, saliency, shrunk, smoothed
 from revgraph.paper.subject import Subject
 
 METHODS = ("salinet", "desalinet", "deconvnet", BASELINE)
 """Those of Table 1, in its order."""
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """How pictures are segmented; the defaults are the paper's, but for the solver.
-
-    Attributes:
-        shorter: Pixels of a picture's shorter side.
-        selector: Which neurons are reversed, of SELECTORS.
-        blur: Standard deviation in pixels of the blur of a network's map.
-        centred: Whether a network's map is weighted towards the middle.
-        solver: How the mask is cut, of SOLVERS.
-        smoothness: As for cut.segment.
-    """
-
-    shorter: int = 256
-    selector: str = "positive"
-    blur: float = 0.0
-    centred: bool = False
-    solver: str = "grabcut"
-    smoothness: float = cut.SMOOTHNESS
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,9 +13,9 @@ import numpy as np
 
 from revgraph import parallel, picture, writing
 from revgraph.errors import RevgraphError
-from revgraph.paper.segmentation import truth
+from revgraph.paper.segmentation import Settings, truth
 from revgraph.paper.segmentation.saliency import BASELINE
-from revgraph.paper.segmentation.segment import Segmentation, Settings, naming, segment, title
+from revgraph.paper.segmentation.segment import Segmentation, naming, segment, title
 from revgraph.paper.segmentation.truth import Case
 from revgraph.paper.subject import Subject
 

@@ -6,7 +6,6 @@ import signal
 import socket
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
 from typing import Any, NoReturn
@@ -32,6 +31,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from revgraph.errors import RevgraphError
+from revgraph.serving import Limits
 from revgraph.serving.kserve import protocol
 from revgraph.serving.kserve.batches import Batches
 from revgraph.serving.kserve.service import Answer, Job, Service
@@ -60,21 +60,6 @@ STATUS = {
     TimeoutError: (HTTPStatus.GATEWAY_TIMEOUT, grpc.StatusCode.DEADLINE_EXCEEDED),
 }
 """How a client is told; anything else is a bug, of which it learns no more than that."""
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What one request may take.
-
-    Attributes:
-        batch: Images that are run at once.
-        bytes: Of a request.
-        seconds: For its body to arrive, and again for its answer to be there.
-    """
-
-    batch: int = 8
-    bytes: int = 32 * 2**20
-    seconds: float = 30.0
 
 
 async def serve(

@@ -20,6 +20,7 @@ from revgraph.errors import RevgraphError
 from revgraph.feeding import Feeder
 from revgraph.neuron import Neuron
 from revgraph.runtime import ort_value
+from revgraph.serving import LIMITS
 from revgraph.serving.kserve import bottleneck
 from revgraph.session import Session, Trace
 
@@ -133,7 +134,7 @@ class Service:
         RevgraphError: The network has inputs beside x, or an output that is called like one of the service's.
     """
 
-    def __init__(self, session: Session, feeder: Feeder | None = None, most: int = 8) -> None:
+    def __init__(self, session: Session, feeder: Feeder | None = None, most: int = LIMITS.batch) -> None:
         self._session, self._feeder, self._most = session, feeder, most
         pair = session.pair
         self.name, self._digest = pair.name, pair.metadata["digest"]

@@ -33,7 +33,7 @@ def test_seeds_of_a_sparse_map_lie_where_it_is_not_zero():
 def test_no_seeds_no_foreground(solver, value):
     sown = cut.seeds(np.full((8, 9), value))
     assert not sown.any()
-    assert not cut.segment(np.zeros((8, 9, 3), np.uint8), sown, solver).any()
+    assert not cut.segment(np.zeros((8, 9, 3), np.uint8), sown, solver, 150.0).any()
 
 
 @pytest.mark.parametrize("solver", ["grabcut", "boykov-jolly"])
@@ -41,15 +41,15 @@ def test_a_cut_finds_the_disc_from_a_few_seeds(solver):
     image, disc = scene(60, 80)
     blob = gaussian((60, 80))
     pixels = np.asarray(image)
-    found = cut.segment(pixels, cut.seeds(blob, 0.95), solver)
+    found = cut.segment(pixels, cut.seeds(blob, 0.95), solver, 150.0)
     assert (found == disc).mean() > 0.98
-    assert (found == cut.segment(pixels, cut.seeds(blob, 0.95), solver)).all()
+    assert (found == cut.segment(pixels, cut.seeds(blob, 0.95), solver, 150.0)).all()
 
 
 @pytest.mark.parametrize("solver", ["grabcut", "boykov-jolly"])
 @pytest.mark.parametrize("size", [(1, 2), (2, 2), (3, 5)])
 def test_tiny_and_plain_pictures_are_cut_too(solver, size):
-    found = cut.segment(np.full((*size, 3), 90, np.uint8), cut.seeds(rng.random(size)), solver)
+    found = cut.segment(np.full((*size, 3), 90, np.uint8), cut.seeds(rng.random(size)), solver, 150.0)
     assert found.shape == size
 
 
@@ -123,4 +123,6 @@ def test_certain_seeds_stay_with_grabcut():
     found = cut.grabcut(np.asarray(image), sown)
     assert found[:4, :4].all()
     assert not found[27, 44]
-    assert not cut.segment(np.asarray(image), sown)[:4, :4].any()  # another component than the disc
+    assert not cut.segment(np.asarray(image), sown, "grabcut", 150.0)[
+        :4, :4
+    ].any()  # another component than the disc
