@@ -12,8 +12,16 @@ def run(args: Args) -> None:
         source = (
             f"{found.source.package}=={found.source.version}" if found.source else "none: preprocessing only"
         )
-        rows.append({"recipe": name, "title": found.title, "network": source, "licence": dict(found.licence)})
-    printing.table(args, rows, ["recipe", "what", "network from"], hidden="licence")
+        rows.append(
+            {
+                "recipe": name,
+                "title": found.title,
+                "network": source,
+                "licence": dict(found.licence),
+                "layers": dict(found.layers),
+            }
+        )
+    printing.table(args, rows, ["recipe", "what", "network from"], hidden=("licence", "layers"))
 
 
 COMMAND = Command("list the recipes and networks that revgraph knows", ("", "--json"), nothing, run)

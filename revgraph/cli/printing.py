@@ -43,12 +43,12 @@ def results(args: Args, rows: Sequence[Row], shown: Sequence[Sequence[Any]] | No
         print(tabulate(lines, tablefmt="plain", disable_numparse=True))
 
 
-def table(args: Args, rows: Sequence[Row], heads: Sequence[str], hidden: str = "") -> None:
-    """Rows under heads, without the column that is hidden; or JSON."""
+def table(args: Args, rows: Sequence[Row], heads: Sequence[str], hidden: Sequence[str] = ()) -> None:
+    """Rows under heads, without the columns that are hidden; or JSON."""
     if args.json:
         as_json(rows)
         return
-    shown = [[value for key, value in row.items() if key != hidden] for row in rows]
+    shown = [[value for key, value in row.items() if key not in hidden] for row in rows]
     print(tabulate(shown, heads, tablefmt="plain", disable_numparse=True))
 
 

@@ -1,6 +1,5 @@
 """What the text says of images, as numbers. Maps are (H, W), x_hat (3, H, W) in RGB order."""
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -77,35 +76,20 @@ def edges(x_hat: Array, crop: Image.Image) -> float:
     return correlation(x_hat.mean(axis=0)[lit], fine[lit]) if lit.any() else 0.0
 
 
-def concentration(saliency: Array, share: float = 0.1) -> float:
+def concentration(saliency: Array) -> float:
     """The part of a map's sum in its strongest tenth of pixels: .1 where it is uniform, 1 for a spot."""
     ordered = np.sort(saliency.ravel())[::-1]
     total = float(ordered.sum())
-    return float(ordered[: max(round(share * ordered.size), 1)].sum()) / total if total else 0.0
+    return float(ordered[: max(round(0.1 * ordered.size), 1)].sum()) / total if total else 0.0
 
 
-def box(saliency: Array, least: float = 0.0) -> Box:
-    """First row, last, first column, last (the lasts excluded) of what exceeds `least` of the largest."""
-    lit = saliency > least * saliency.max(initial=0)
+def box(saliency: Array) -> Box:
+    """Of what is not zero."""
+    lit = saliency > 0
     if not lit.any():
         return 0, 0, 0, 0
     rows, columns = (np.flatnonzero(lit.any(axis=axis)) for axis in (1, 0))
     return int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
-
-
-def overlap(a: Box, b: Box) -> float:
-    """The part that two boxes share of what either covers."""
-    shared = math.prod(max(min(a[i + 1], b[i + 1]) - max(a[i], b[i]), 0) for i in (0, 2))
-    both = sum((box[1] - box[0]) * (box[3] - box[2]) for box in (a, b)) - shared
-    return shared / both if both else 0.0
-
-
-def area_under_curve(saliency: Array, inside: Array) -> float:
-    """How often a pixel inside has more than one outside, ties counting half: that of the ROC curve."""
-    ranks, n = library("scipy.stats").rankdata(saliency), int(inside.sum())
-    if n in (0, inside.size):
-        return 0.5
-    return float((ranks[inside].sum() - n * (n + 1) / 2) / (n * (inside.size - n)))
 
 
 def interval(values: Array, *others: Array, statistic: Callable[..., Any] = np.mean) -> tuple[float, float]:

@@ -18,17 +18,16 @@ def products(path: list[gs.Node]) -> list[str]:
 
 
 def randomised(
-    model: str | Path | onnx.ModelProto, layers: Container[str], seed: int = 0, size: float | None = None
+    model: str | Path | onnx.ModelProto, layers: Container[str], size: float | None = None
 ) -> onnx.ModelProto:
-    """The network with normal weights, and no biases, in some of its products.
+    """The network with normal weights, and no biases, in some of its products; the same again each time.
 
     Args:
         model: The network.
         layers: Names of the nodes.
-        seed: Of the generator.
         size: Standard deviation; None for that of each layer's own weights.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     graph, _, _ = compiler.locate(compiler.read_source(model)[0], None, None)
     for node in graph.nodes:
         if node.name in layers:

@@ -233,7 +233,7 @@ def test_models_lists_the_recipes(run):
             {"path", "picture", "variant", "neuron", "channel", "score", "summary"},
         ),
         ("variants", {"variant", "title"}),
-        ("models", {"recipe", "title", "licence"}),
+        ("models", {"recipe", "title", "licence", "layers"}),
     ],
 )
 @pytest.mark.parametrize("before", [True, False])

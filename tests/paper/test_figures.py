@@ -189,20 +189,6 @@ def test_concentration_of_a_spot_and_of_a_plain():
     assert measure.box(np.zeros((4, 4))) == (0, 0, 0, 0)
 
 
-def test_overlap_of_boxes():
-    assert measure.overlap((0, 4, 0, 4), (0, 4, 0, 4)) == 1
-    assert measure.overlap((0, 4, 0, 4), (0, 4, 2, 6)) == pytest.approx(8 / 24)
-    assert measure.overlap((0, 2, 0, 2), (2, 4, 0, 2)) == 0
-
-
-def test_area_under_the_curve_counts_pairs():
-    rng = np.random.default_rng(0)
-    values, inside = rng.integers(0, 5, 60).astype(float), rng.random(60) < 0.4
-    pairs = [(a > b) + 0.5 * (a == b) for a in values[inside] for b in values[~inside]]
-    assert measure.area_under_curve(values, inside) == pytest.approx(np.mean(pairs))
-    assert measure.area_under_curve(values, np.ones(60, bool)) == 0.5
-
-
 def test_edges_are_those_of_the_picture_with_their_sign():
     grey = np.zeros((40, 40), np.uint8)
     grey[:, 20:] = 200

@@ -295,6 +295,7 @@ class Doubler:
 
     def __init__(self) -> None:
         self.batches: list[list[int]] = []
+        self.rows: list[int] = []
 
     def __call__(self, jobs: Sequence[Number]) -> list[int]:
         self.batches.append([job.value for job in jobs])
@@ -305,7 +306,7 @@ class Doubler:
 
 def gathered(doubler: Doubler, jobs: Sequence[Number], most: int = 4) -> list[Any]:
     async def all_of_them() -> list[Any]:
-        batches = Batches[Number, int](doubler, most, ThreadPoolExecutor(1))
+        batches = Batches[Number, int](doubler, most, ThreadPoolExecutor(1), doubler.rows.append)
         return await asyncio.gather(*map(batches.answer, jobs), return_exceptions=True)
 
     return asyncio.run(all_of_them())
@@ -330,6 +331,7 @@ def test_rows_count_and_keys_keep_apart():
     ]
     assert gathered(doubler, jobs) == [0, 6, 8, 2, 4, 10]
     assert sorted(doubler.batches) == [[0, 1], [2], [3], [4], [5]]
+    assert sorted(doubler.rows) == [1, 1, 1, 4, 9]
 
 
 def test_one_to_blame_does_not_fail_the_others():
@@ -343,7 +345,7 @@ def test_what_was_given_up_is_not_run():
     doubler = Doubler()
 
     async def given_up() -> int:
-        batches = Batches[Number, int](doubler, 1, ThreadPoolExecutor(1))
+        batches = Batches[Number, int](doubler, 1, ThreadPoolExecutor(1), doubler.rows.append)
         tasks = [asyncio.create_task(batches.answer(Number(i))) for i in range(3)]
         await asyncio.sleep(0)
         tasks[1].cancel()

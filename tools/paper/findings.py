@@ -2,6 +2,7 @@
 
 import argparse
 import csv
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from tabulate import tabulate
 from revgraph import neuron, picture, recipe, zoo
 from revgraph.explain import Explanation
 from revgraph.paper import measure, randomise
+from revgraph.paper.library import library
 from revgraph.paper.selectivity import agreement, reversed_by_choice
 from revgraph.paper.subject import STRONGEST, Subject
 from revgraph.variants import NAMED, VARIANTS
@@ -172,7 +174,7 @@ def foreground(subject: Subject, found: Explanation, mask: Image.Image) -> float
     size = subject.explainer("desalinet", subject.layers.logits).size
     inside = np.asarray(subject.recipe.crop(mask, size).convert("L")).ravel() > 127
     saliency = picture.saliency(found.x_hat).ravel()
-    return measure.area_under_curve(saliency, inside)
+    return area_under_curve(saliency, inside)
 
 
 def strongest_and_another(subject: Subject, image: Image.Image, method: str, at: str) -> float:
@@ -192,8 +194,23 @@ def extent(subject: Subject, pairs: Pairs) -> np.ndarray:
             measure.box(picture.saliency(each.explain(image, "identity-centre", at, same)[0].x_hat))
             for each in (subject, random)
         ]
-        overlaps.append(measure.overlap(*boxes))
+        overlaps.append(overlap(*boxes))
     return np.array(overlaps)
+
+
+def overlap(a: measure.Box, b: measure.Box) -> float:
+    """The part that two boxes share of what either covers."""
+    shared = math.prod(max(min(a[i + 1], b[i + 1]) - max(a[i], b[i]), 0) for i in (0, 2))
+    both = sum((box[1] - box[0]) * (box[3] - box[2]) for box in (a, b)) - shared
+    return shared / both if both else 0.0
+
+
+def area_under_curve(saliency: np.ndarray, inside: np.ndarray) -> float:
+    """How often a pixel inside has more than one outside, ties counting half: that of the ROC curve."""
+    ranks, n = library("scipy.stats").rankdata(saliency), int(inside.sum())
+    if n in (0, inside.size):
+        return 0.5
+    return float((ranks[inside].sum() - n * (n + 1) / 2) / (n * (inside.size - n)))
 
 
 def above(low: float, high: float) -> str:

@@ -39,7 +39,7 @@ class Batches(Generic[J, A]):
         run: Callable[[Sequence[J]], Sequence[A]],
         most: int,
         executor: Executor,
-        observe: Callable[[int], object] = lambda rows: None,
+        observe: Callable[[int], object],
     ) -> None:
         self._run, self._most, self._executor, self._observe = run, most, executor, observe
         self._waiting: deque[tuple[J, asyncio.Future[A]]] = deque()
