@@ -3,8 +3,7 @@
 import numpy as np
 import onnx
 import pytest
-from onnx import helper
-from test_reference import (
+from equations import (
     CUBE,
     RELUS,
     VARIANTS,
@@ -18,6 +17,7 @@ from test_reference import (
     nodes_of,
     reverse,
 )
+from onnx import helper
 
 from revgraph import reference
 

@@ -6,8 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 import onnx
 import pytest
-from onnx import helper
-from test_reference import (
+from equations import (
     CUBE,
     RELUS,
     assert_derivative,
@@ -19,6 +18,7 @@ from test_reference import (
     operator_id,
     reverse,
 )
+from onnx import helper
 
 from revgraph import reference
 

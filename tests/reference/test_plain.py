@@ -3,8 +3,7 @@
 import numpy as np
 import onnx
 import pytest
-from onnx import helper, numpy_helper
-from test_reference import (
+from equations import (
     CUBE,
     VARIANTS,
     assert_derivative,
@@ -16,6 +15,7 @@ from test_reference import (
     nodes_of,
     reverse,
 )
+from onnx import helper, numpy_helper
 
 from revgraph.errors import RevgraphError
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from test_reference import RELUS, assert_derivative, by_onnxruntime, forward, layer, network, reverse
+from equations import RELUS, assert_derivative, by_onnxruntime, forward, layer, network, reverse
 
 from revgraph.errors import RevgraphError
 
