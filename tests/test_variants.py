@@ -13,7 +13,7 @@ RELUS = {
     "identity": relu.identity,
     "deconvnet": relu.rectify,
     "salinet": relu.mask,
-    "desalinet": relu.mask_rectify,
+    "desalinet": activation.BP_RECTIFY["Relu"],
 }
 POOLS = {"": maxpool.switches, "-centre": maxpool.centre}
 
@@ -51,8 +51,9 @@ def test_other_rectifiers_take_the_same_choice(op, row):
 
 
 def test_desalinet_is_rectification_after_the_mask():
-    assert relu.mask_rectify.name == f"{relu.rectify.name} o {relu.mask.name}"
-    assert relu.mask_rectify.bottleneck is relu.mask.bottleneck
+    composed = activation.BP_RECTIFY["Relu"]
+    assert composed.name == f"{relu.rectify.name} o {relu.mask.name}"
+    assert composed.bottleneck is relu.mask.bottleneck
 
 
 @pytest.mark.parametrize("name", revgraph.VARIANTS)

@@ -233,7 +233,5 @@ BP: Rules = {
 }
 IDENTITY: Rules = dict.fromkeys(BP, relu.identity)
 RECTIFY: Rules = dict.fromkeys(BP, relu.rectify)
-BP_RECTIFY: Rules = {name: compose(relu.rectify, rule) for name, rule in BP.items()} | {
-    "Relu": relu.mask_rectify
-}
+BP_RECTIFY: Rules = {name: compose(relu.rectify, rule) for name, rule in BP.items()}
 SQUASH: Rules = {"Softmax": softmax, **dict.fromkeys(SQUASHERS, slope)}

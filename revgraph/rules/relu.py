@@ -2,7 +2,7 @@
 
 from revgraph import op
 from revgraph.graph import Builder, Tensor, gs
-from revgraph.rules.rule import Bottleneck, Rule, XHats, compose, unchanged
+from revgraph.rules.rule import Bottleneck, Rule, XHats, unchanged
 
 
 def _mask(fwd: Builder, relu: gs.Node) -> Bottleneck:
@@ -23,5 +23,4 @@ def _rectify(rev: Builder, relu: gs.Node, y_hat: Tensor, r: Bottleneck) -> XHats
 
 identity = Rule("1", unchanged)
 rectify = Rule("RU", _rectify)  # DeConvNet
-mask = Rule("RU^BP", _gate, _mask)  # SaliNet
-mask_rectify = compose(rectify, mask)  # DeSaliNet
+mask = Rule("RU^BP", _gate, _mask)  # SaliNet; DeSaliNet is RU o RU^BP, composed for every rectifier at once

@@ -45,11 +45,11 @@ class Rule:
 
 
 def compose(outer: Rule, inner: Rule) -> Rule:
-    """`outer` after `inner` in the reversed direction; `outer` needs no bottleneck and reverses one input."""
+    """`outer` after `inner` in the reversed direction, for one input; `outer` needs no bottleneck."""
 
     def reverse(rev: Builder, node: gs.Node, y_hat: Tensor, r: Bottleneck) -> XHats:
         (x_hat,) = inner.reverse(rev, node, y_hat, r)
-        return (None,) if x_hat is None else outer.reverse(rev, node, x_hat, ())
+        return outer.reverse(rev, node, x_hat, ())
 
     return Rule(f"{outer.name} o {inner.name}", reverse, inner.bottleneck)
 
