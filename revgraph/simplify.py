@@ -5,13 +5,10 @@ from collections.abc import Callable
 import numpy as np
 
 from revgraph import op
-from revgraph.graph import DOMAIN, Builder, Shape, Tensor, activations, gs, producer, replace, static
+from revgraph.graph import DOMAIN, Builder, Shape, Tensor, gs, producer, replace
 from revgraph.window import Window
 
 Pass = Callable[[Builder, Builder], None]
-
-BLOCK = 16
-"""Channels that a CPU with AVX-512 computes at once; a map of another number of them has the plain layout."""
 
 
 def simplify(passes: tuple[Pass, ...], fwd: Builder, rev: Builder) -> None:
@@ -55,7 +52,7 @@ def gate_before_unpool(fwd: Builder, rev: Builder) -> None:
 def rectify_before_unpool(fwd: Builder, rev: Builder) -> None:
     """Rectify(Unpool(q)) becomes Unpool(Rectify(q)) where no two windows meet: each number stays one.
 
-    By itself within the noise; it brings the gate and its rectifier together for `penalise`.
+    By itself within the noise; it brings the gate and its rectifier together for `blocks.penalise`.
     """
     for rectify in all_of(rev, "Rectify"):
         unpool = producer(rectify.inputs[0])
@@ -66,26 +63,6 @@ def rectify_before_unpool(fwd: Builder, rev: Builder) -> None:
         rev.scope = rectify.name
         unpool.inputs[0] = op.rectify(rev, unpool.inputs[0])
         replace(rectify, unpool.outputs[0])
-
-
-def penalise(fwd: Builder, rev: Builder) -> None:
-    """Rectify(Gate(q, r)) becomes Rectify(q + a), a = 0 where r and about minus infinity elsewhere. Eq. (10).
-
-    A convolution, a sum and a ReLU are one operation to a CPU, and a product is not. Without it DenseNet-121
-    takes 1.10 of the time, ResNet-50 1.04.
-    """
-    for rectify in all_of(rev, "Rectify"):
-        gate = producer(rectify.inputs[0])
-        mask = None if gate is None or gate.op != "Gate" else tap_of(fwd, gate.inputs[1], "Mask")
-        if gate is None or mask is None or not in_blocks(mask.inputs[0]):
-            continue
-        if gate.inputs[0].shape != gate.outputs[0].shape:  # what a maximum over whole axes spreads again
-            continue
-        fwd.scope = mask.name.removesuffix("/mask")
-        penalty = read_tap(fwd, rev, op.penalty(fwd, mask.inputs[0]))
-        rev.scope = rectify.name
-        q = gate.inputs[0]
-        rectify.inputs[0] = rev.emit("Add", q, penalty, dtype=q.dtype, shape=q.shape)
 
 
 def slice_kernels(fwd: Builder, rev: Builder) -> None:
@@ -200,36 +177,4 @@ def _same_signs(x: Tensor, y: Tensor) -> bool:
         if node is None or node.op not in ("Identity", "LRN", "Dropout"):
             return False
         x = node.inputs[0]
-    return True
-
-
-def blockable(x: Tensor) -> bool:
-    """Whether a CPU computes x in blocks of channels: float32 maps."""
-    if x.dtype != np.float32 or x.shape is None:
-        return False
-    return len(x.shape) == 4 and static(x.shape[1:2]) and x.shape[1] % BLOCK == 0
-
-
-BLOCKED = ("Add", "BatchNormalization", "Concat", "Dropout", "Identity", "Mul", "Relu", "Sub", "Sum")
-"""Operators that keep blocks, if all that they read is in blocks but for constants, which get folded in."""
-
-
-def in_blocks(x: Tensor) -> bool:
-    """Whether a CPU has x in blocks, so far as the graph tells: of a tap, a penalty or a mask, it does."""
-    waiting, seen = [x], set[str]()
-    while waiting:
-        tensor = waiting.pop()
-        node = producer(tensor)
-        if not blockable(tensor) or (node is None and tensor.name == "p"):
-            return False
-        if node is None or tensor.name in seen:
-            continue
-        seen.add(tensor.name)
-        if node.op == "Conv":
-            if node.attrs.get("group", 1) not in (1, tensor.shape[1]):
-                return False
-        elif node.op in BLOCKED or (node.op in ("MaxPool", "AveragePool") and len(node.outputs) == 1):
-            waiting += activations(node)
-        else:
-            return False
     return True

@@ -1,9 +1,71 @@
-"""What keeps onnxruntime's CPU in blocks of channels, in sums, differences, products and concatenations."""
+"""Blocks of channels, in which onnxruntime's CPU computes: what is in them, and what keeps it there."""
 
 import numpy as np
 
-from revgraph.graph import Builder, Tensor, gs, producer, replace
-from revgraph.simplify import blockable, in_blocks
+from revgraph import op
+from revgraph.graph import Builder, Tensor, activations, gs, producer, replace, static
+from revgraph.simplify import all_of, read_tap, tap_of
+
+BLOCK = 16
+"""Channels that a CPU with AVX-512 computes at once; a map of another number of them has the plain layout."""
+
+
+def blockable(x: Tensor) -> bool:
+    """Whether a CPU computes x in blocks of channels: float32 maps."""
+    if x.dtype != np.float32 or x.shape is None:
+        return False
+    return len(x.shape) == 4 and static(x.shape[1:2]) and x.shape[1] % BLOCK == 0
+
+
+BLOCKED = ("Add", "BatchNormalization", "Concat", "Dropout", "Identity", "Mul", "Relu", "Sub", "Sum")
+"""Operators that keep blocks, if all that they read is in blocks but for constants, which get folded in."""
+
+
+def in_blocks(x: Tensor) -> bool:
+    """Whether a CPU has x in blocks, so far as the graph tells: of a tap, a penalty or a mask, it does."""
+    waiting, seen = [x], set[str]()
+    while waiting:
+        tensor = waiting.pop()
+        node = producer(tensor)
+        if not blockable(tensor) or (node is None and tensor.name == "p"):
+            return False
+        if node is None or tensor.name in seen:
+            continue
+        seen.add(tensor.name)
+        if node.op == "Conv":
+            if node.attrs.get("group", 1) not in (1, tensor.shape[1]):
+                return False
+        elif node.op in BLOCKED or (node.op in ("MaxPool", "AveragePool") and len(node.outputs) == 1):
+            waiting += activations(node)
+        else:
+            return False
+    return True
+
+
+# ---------------------------------------------------------------- masks
+
+
+def penalise(fwd: Builder, rev: Builder) -> None:
+    """Rectify(Gate(q, r)) becomes Rectify(q + a), a = 0 where r and about minus infinity elsewhere. Eq. (10).
+
+    A convolution, a sum and a ReLU are one operation to a CPU, and a product is not. Without it DenseNet-121
+    takes 1.10 of the time, ResNet-50 1.04.
+    """
+    for rectify in all_of(rev, "Rectify"):
+        gate = producer(rectify.inputs[0])
+        mask = None if gate is None or gate.op != "Gate" else tap_of(fwd, gate.inputs[1], "Mask")
+        if gate is None or mask is None or not in_blocks(mask.inputs[0]):
+            continue
+        if gate.inputs[0].shape != gate.outputs[0].shape:  # what a maximum over whole axes spreads again
+            continue
+        fwd.scope = mask.name.removesuffix("/mask")
+        penalty = read_tap(fwd, rev, op.penalty(fwd, mask.inputs[0]))
+        rev.scope = rectify.name
+        q = gate.inputs[0]
+        rectify.inputs[0] = rev.emit("Add", q, penalty, dtype=q.dtype, shape=q.shape)
+
+
+# ---------------------------------------------------------------- sums, products and concatenations
 
 
 def compute_in_blocks(fwd: Builder, rev: Builder) -> None:

@@ -3,7 +3,8 @@
 import numpy as np
 
 from revgraph.graph import Builder, Tensor, gs, producer, replace
-from revgraph.simplify import blockable, per_channel
+from revgraph.lower.blocks import blockable
+from revgraph.simplify import per_channel
 
 # ---------------------------------------------------------------- batch normalisation
 

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from revgraph.graph import Builder, Tensor, gs, replace
-from revgraph.simplify import all_of, blockable, read_tap, tap_of
+from revgraph.lower.blocks import blockable
+from revgraph.simplify import all_of, read_tap, tap_of
 from revgraph.window import Window
 
 STEEP = 3e38

@@ -6,14 +6,14 @@ from layers import NETS, assert_close, fire, reverse, weights
 from networks import model, node, picture
 
 import revgraph
-from revgraph import simplify
+from revgraph.lower import blocks
 from revgraph.verify import verify
 
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
     """Maps of any number of channels are computed as those of sixteen would be."""
-    monkeypatch.setattr(simplify, "BLOCK", 1)
+    monkeypatch.setattr(blocks, "BLOCK", 1)
 
 
 def operators(pair):

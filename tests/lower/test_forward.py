@@ -7,12 +7,12 @@ from layers import assert_close, reverse, weights
 from networks import model, node, picture, run
 
 import revgraph
-from revgraph import simplify
+from revgraph.lower import blocks
 
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
-    monkeypatch.setattr(simplify, "BLOCK", 1)
+    monkeypatch.setattr(blocks, "BLOCK", 1)
 
 
 def outputs(net: onnx.ModelProto, x: np.ndarray, **options: str) -> dict[str, np.ndarray]:

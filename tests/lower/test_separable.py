@@ -7,12 +7,12 @@ from layers import assert_close, reverse, weights
 from networks import model, node, picture
 
 import revgraph
-from revgraph import simplify
+from revgraph.lower import blocks
 
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
-    monkeypatch.setattr(simplify, "BLOCK", 1)
+    monkeypatch.setattr(blocks, "BLOCK", 1)
 
 
 def pool(rectified: bool = True, size: tuple[int | str, int | str] = (9, 7), **window) -> onnx.ModelProto:

@@ -12,7 +12,7 @@ from networks import model, node, picture
 from test_random_graphs import compiled
 
 import revgraph
-from revgraph import simplify
+from revgraph.lower import blocks
 from revgraph.verify import verify
 
 OTHERS = ("cpu", "cuda")
@@ -28,7 +28,7 @@ def others_for(net: onnx.ModelProto) -> tuple[str, ...]:
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
     """Maps of any number of channels are computed as those of sixteen would be."""
-    monkeypatch.setattr(simplify, "BLOCK", 1)
+    monkeypatch.setattr(blocks, "BLOCK", 1)
 
 
 @pytest.mark.parametrize("variant", revgraph.VARIANTS)
@@ -82,7 +82,7 @@ def test_graphs_of_integers_agree_exactly(drawn):
 
 def test_in_blocks_of_sixteen(monkeypatch):
     """As many channels as onnxruntime's blocked operators want, and every form that the cpu target has."""
-    monkeypatch.setattr(simplify, "BLOCK", 16)
+    monkeypatch.setattr(blocks, "BLOCK", 16)
     rng = np.random.default_rng(0)
     tensors = {name: rng.uniform(0.5, 1.5, 32).astype(np.float32) for name in "gbmv"} | {
         "w1": weights(16, 3, 3, 3),
