@@ -17,14 +17,12 @@ from typing import Any
 import numpy as np
 
 from revgraph.errors import RevgraphError
+from revgraph.lower.targets import ON_CUDA
 from revgraph.pair import Compiled
 from revgraph.runtime import Device, load, refused, run
 
 Values = Mapping[str, Any]
 """onnxruntime's values by name."""
-
-TARGETS = ("cuda", "tensorrt", "web")
-"""Those of which every node runs on CUDA."""
 
 MOST = 16
 """Captures of one graph: each keeps memory for all that it reads and writes."""
@@ -35,7 +33,7 @@ _locks = defaultdict[int, threading.RLock](threading.RLock)
 
 def capturable(pair: Compiled, device: Device) -> bool:
     """Whether a compilation may be captured there."""
-    return device.kind == "cuda" and pair.metadata["target"] in TARGETS
+    return device.kind == "cuda" and pair.metadata["target"] in ON_CUDA
 
 
 def exclusive(device: Device) -> contextlib.AbstractContextManager[object]:

@@ -14,22 +14,13 @@ from revgraph import canonical, files, layer, pair, variants, weights
 from revgraph.canonical import convolutional, half, on_model, patterns
 from revgraph.errors import RevgraphError
 from revgraph.graph import Builder, export, gs, tensor_names
-from revgraph.lower import cpu, devices
-from revgraph.lower.packed import packed
-from revgraph.lower.portable import PORTABLE
-from revgraph.lower.target import Target, lower
+from revgraph.lower.target import lower
+from revgraph.lower.targets import BOTTLENECKS, TARGETS
 from revgraph.pair import Compiled
 from revgraph.reverse import reverse
 from revgraph.scaling import keep_in_range
 from revgraph.simplify import simplify
 from revgraph.weights import LightModel
-
-TARGETS: dict[str, Target] = {
-    target.name: target for target in (PORTABLE, cpu.CPU, devices.CUDA, devices.TENSORRT, devices.WEB)
-}
-
-BOTTLENECKS: dict[str, dict[str, Target]] = {"plain": TARGETS, "packed": TARGETS | {"cpu": cpu.BITS}}
-"""The targets for each way of handing r over; what is packed is bool masks and positions in the plane."""
 
 PRECISIONS = ("fp32", "fp16")
 
@@ -84,10 +75,11 @@ def compile(
     with patterns.grouped(graph, y):
         rev, signals = reverse(fwd, variants.rules(variant, lrn), x, y)
         beyond = [node.name for node in layer.path(graph, x, y) if node.op in variants.BEYOND]
-    place = BOTTLENECKS[bottleneck][target]
+    places, packing = BOTTLENECKS[bottleneck]
+    place = places[target]
     simplify(place.passes, fwd, rev)
     scales = keep_in_range(rev)
-    lower(packed(place, rev.graph) if bottleneck == "packed" else place, fwd, rev)
+    lower(packing(place, rev.graph), fwd, rev)
     options = {
         "version": revgraph.__version__,
         "variant": variant,

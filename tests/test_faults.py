@@ -11,11 +11,12 @@ import pytest
 from networks import model, node
 
 import revgraph
-from revgraph import compiler, op, reference, variants
+from revgraph import op, reference, variants
 from revgraph import reverse as walk
 from revgraph.canonical import activations, on_graph, patterns
 from revgraph.graph import Builder, gs, producer
 from revgraph.lower import portable, switches
+from revgraph.lower.targets import TARGETS
 from revgraph.rules import affine, along, crop, maxpool, norm, relu, wiring
 from revgraph.rules.rule import Rule
 from revgraph.window import explicit_pads
@@ -142,9 +143,9 @@ def test_a_contribution_lost_at_a_fan_out_is_noticed(monkeypatch, variant):
 
 
 def set_lowering(monkeypatch, kind, operator, lowering):
-    portable = compiler.TARGETS["portable"]
+    portable = TARGETS["portable"]
     table = {**getattr(portable, kind), operator: lowering}
-    monkeypatch.setitem(compiler.TARGETS, "portable", dataclasses.replace(portable, **{kind: table}))
+    monkeypatch.setitem(TARGETS, "portable", dataclasses.replace(portable, **{kind: table}))
 
 
 @pytest.mark.parametrize("variant", ["salinet", "desalinet-centre"])

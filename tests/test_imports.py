@@ -62,6 +62,7 @@ WITHIN = {  # on one level, or within one package, and still one way
     "lower.switches": {"lower.target"},
     "lower.bits": set(),
     "serving.web": {"demo", "serving"},
+    "lower.blocks": set(),
     "lower.packed": {"lower.bits", "lower.portable", "lower.target"},
 }
 # fmt: on

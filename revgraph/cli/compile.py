@@ -7,6 +7,7 @@ import revgraph
 from revgraph import choice, compiler, variants, writing
 from revgraph.cli import given, options, printing
 from revgraph.cli.command import Args, Command
+from revgraph.lower.targets import BOTTLENECKS, TARGETS
 from revgraph.weights import LightModel
 
 
@@ -18,7 +19,7 @@ def arguments(sub: argparse.ArgumentParser) -> None:
         "--input", metavar="NAME", help="the input that x_hat belongs to (default: the only one)"
     )
     sub.add_argument("--lrn", choices=variants.LRN, help="reversal of LRN (default: the variant's own)")
-    sub.add_argument("--target", choices=compiler.TARGETS, default="portable", help="where it shall run")
+    sub.add_argument("--target", choices=TARGETS, default="portable", help="where it shall run")
     sub.add_argument(
         "--precision",
         choices=(*compiler.PRECISIONS, "bf16"),  # the last is refused with its reason
@@ -27,7 +28,7 @@ def arguments(sub: argparse.ArgumentParser) -> None:
         help="fp16: compute in float16 where that suits, and keep what comes back in its range",
     )
     help_packed = "packed: masks and switches cross in as few bits as they need"
-    sub.add_argument("--bottleneck", choices=compiler.BOTTLENECKS, default="plain", help=help_packed)
+    sub.add_argument("--bottleneck", choices=BOTTLENECKS, default="plain", help=help_packed)
     help_full = "turn a classifier's fully connected head into convolutions, so that any picture size runs"
     sub.add_argument("--fully-convolutional", action="store_true", help=help_full)
     sub.add_argument("--fused", action="store_true", help="one file in place of two")

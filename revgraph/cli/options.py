@@ -4,8 +4,9 @@ import argparse
 
 import shtab
 
-from revgraph import compiler, neuron, variants
+from revgraph import neuron, variants
 from revgraph.errors import RevgraphError
+from revgraph.lower.targets import BOTTLENECKS
 from revgraph.runtime import Device
 from revgraph.serving import LIMITS
 
@@ -94,7 +95,7 @@ def served(sub: argparse.ArgumentParser) -> None:
     help_packed = (
         "of a model; packed: masks and switches in few bits, which the server can hand out for later"
     )
-    sub.add_argument("--bottleneck", choices=compiler.BOTTLENECKS, default="plain", help=help_packed)
+    sub.add_argument("--bottleneck", choices=BOTTLENECKS, default="plain", help=help_packed)
     sub.add_argument(
         "--batch",
         metavar="N",

@@ -16,7 +16,7 @@ from measure import COMPILES, TIMES, Settings, measure
 from networks import DEFAULT, NINE, default_size
 from tabulate import tabulate
 
-from revgraph.compiler import TARGETS
+from revgraph.lower.targets import TARGETS
 from revgraph.variants import VARIANTS
 
 HERE = Path(__file__).parent

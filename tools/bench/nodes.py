@@ -22,7 +22,7 @@ from contenders import options
 from tabulate import tabulate
 
 import revgraph
-from revgraph.compiler import TARGETS
+from revgraph.lower.targets import TARGETS
 
 COLUMNS = ("network", "variant", "target", "part", "operator", "nodes", "ms", "of_plain")
 PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "FusedGemm", "MatMul")
