@@ -1,21 +1,25 @@
-"""canonical -> reverse -> simplify -> lower -> check: an ONNX model in, the pair of ONNX graphs out."""
+"""An ONNX model in, the pair of ONNX graphs out.
+
+The steps: canonical (one that the rules fit), half (in float16 if asked for), reverse (taps and the reversed
+graph), simplify (what the target asks for), keep_in_range (of float16), lower (plain ONNX), export and check.
+"""
 
 import hashlib
 import json
-import re
-from collections.abc import Iterable
+from collections.abc import Container, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
-from google.protobuf.message import EncodeError
 
 import revgraph
-from revgraph import canonical, files, layer, pair, variants, weights
-from revgraph.canonical import convolutional, half, on_model, patterns
+from revgraph import layer, network, pair, variants
+from revgraph.canonical import half, on_model, patterns
 from revgraph.errors import RevgraphError
-from revgraph.graph import Builder, export, gs, tensor_names
+from revgraph.graph import Builder, Tensor, export, gs
 from revgraph.lower.target import lower
 from revgraph.lower.targets import BOTTLENECKS, TARGETS
+from revgraph.network import Source
 from revgraph.pair import Compiled
 from revgraph.reverse import reverse
 from revgraph.scaling import keep_in_range
@@ -58,20 +62,16 @@ def compile(
     Raises:
         RevgraphError: The model cannot be read, or a layer of it cannot be reversed.
     """
-    _check_choice("variant", variant, variants.VARIANTS)
-    _check_choice("reversal of LRN", lrn or "identity", variants.LRN)
-    _check_choice("target", target, TARGETS)
-    _check_choice("bottleneck", bottleneck, BOTTLENECKS)
-    _check_precision(precision, target)
-    source, name, sha256 = read_source(model)
-    graph, x, y = locate(source, at, input, fully_convolutional)
+    options = _Options(variant, lrn, target, precision, bottleneck, fully_convolutional)
+    options.check()
+    source = network.read(model)
+    graph, x, y = network.locate(source, at, input, fully_convolutional)
     if not any(y is output for output in graph.outputs):
         graph.outputs.append(y)
     fwd = Builder(graph, {*graph.tensors(), "p", "x_hat"})
     if precision == "fp16":
         half.in_half(fwd, y)
-    outputs = len(graph.outputs)
-    tensors = set(graph.tensors())
+    outputs, tensors = len(graph.outputs), set(graph.tensors())
     with patterns.grouped(graph, y):
         rev, signals = reverse(fwd, variants.rules(variant, lrn), x, y)
         beyond = [node.name for node in layer.path(graph, x, y) if node.op in variants.BEYOND]
@@ -80,41 +80,67 @@ def compile(
     simplify(place.passes, fwd, rev)
     scales = keep_in_range(rev)
     lower(packing(place, rev.graph), fwd, rev)
-    options = {
-        "version": revgraph.__version__,
-        "variant": variant,
-        "at": y.name,
-        "input": x.name,
-        "lrn": lrn or variants.lrn_of(variant),
-        "target": target,
-        "precision": precision,
-        "bottleneck": bottleneck,
-        "taps": json.dumps([tap.name for tap in graph.outputs[outputs:]]),
-        "source_sha256": sha256,
-        "fully_convolutional": str(fully_convolutional).lower(),
-        "beyond_paper": json.dumps(beyond),
-    }
-    digest = hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()
-    forward, backward = _export(graph, source.model), _export(rev.graph, None)
-    # Of groups that one node stood for, and of what a target merged, the inner tensors are not there.
-    tensors &= graph.tensors().keys()
-    written = {"p", *(name for node in backward.model.graph.node for name in node.output)}
-    kept = {tensor: x_hat for tensor, x_hat in signals.items() if tensor in tensors and x_hat in written}
-    noted = {"pair": digest, "signals": json.dumps(kept)}
+    noted = options.noted(source, x, y, graph.outputs[outputs:], beyond)
+    forward, backward = _export(graph, source.light.model), _export(rev.graph, None)
+    kept = _kept(signals, tensors & graph.tensors().keys(), backward.model)
+    return pair.tie(source.name, forward, backward, noted | _signals(kept, scales))
+
+
+@dataclass(frozen=True, slots=True)
+class _Options:
+    """How `compile` is told to do it; its arguments of these names."""
+
+    variant: str
+    lrn: str | None
+    target: str
+    precision: str
+    bottleneck: str
+    fully_convolutional: bool
+
+    def check(self) -> None:
+        """Refuse what there is not."""
+        _check_choice("variant", self.variant, variants.VARIANTS)
+        _check_choice("reversal of LRN", self.lrn or "identity", variants.LRN)
+        _check_choice("target", self.target, TARGETS)
+        _check_choice("bottleneck", self.bottleneck, BOTTLENECKS)
+        _check_precision(self.precision, self.target)
+
+    def noted(
+        self, source: Source, x: gs.Variable, y: gs.Variable, taps: Iterable[Tensor], beyond: list[str]
+    ) -> dict[str, str]:
+        """The metadata of both files that says of what and how they were made, with a digest of it."""
+        noted = {
+            "version": revgraph.__version__,
+            "variant": self.variant,
+            "at": y.name,
+            "input": x.name,
+            "lrn": self.lrn or variants.lrn_of(self.variant),
+            "target": self.target,
+            "precision": self.precision,
+            "bottleneck": self.bottleneck,
+            "taps": json.dumps([tap.name for tap in taps]),
+            "source_sha256": source.sha256,
+            "fully_convolutional": str(self.fully_convolutional).lower(),
+            "beyond_paper": json.dumps(beyond),
+        }
+        return noted | {"pair": hashlib.sha256(json.dumps(noted, sort_keys=True).encode()).hexdigest()}
+
+
+def _kept(signals: Mapping[str, str], tensors: Container[str], rev: onnx.ModelProto) -> dict[str, str]:
+    """The signals whose two tensors are both in the files.
+
+    Of groups that one node stood for, and of what a target merged, the inner tensors are not there.
+    """
+    written = {"p", *(name for node in rev.graph.node for name in node.output)}
+    return {tensor: x_hat for tensor, x_hat in signals.items() if tensor in tensors and x_hat in written}
+
+
+def _signals(kept: Mapping[str, str], scales: Mapping[str, str]) -> dict[str, str]:
+    """The metadata that says where x_hat of each forward tensor is, and its scale where it has one."""
+    noted = {"signals": json.dumps(kept)}
     if scaled := {x_hat: scales[x_hat] for x_hat in kept.values() if x_hat in scales}:
         noted["scales"] = json.dumps(scaled)
-    return pair.tie(name, forward, backward, options | noted)
-
-
-def locate(
-    source: LightModel, at: str | None, input: str | None, fully_convolutional: bool = False
-) -> tuple[gs.Graph, gs.Variable, gs.Variable]:
-    """The canonical graph, and in it x and y; arguments and errors as for `compile`."""
-    graph = canonical.canonicalise(source)
-    if fully_convolutional:
-        graph = convolutional.fully_convolutional(graph)
-    y = layer.find_layer(graph, at, set(tensor_names(source.model)))
-    return graph, layer.find_input(graph, y, input), y
+    return noted
 
 
 def _check_choice(what: str, name: str, known: Iterable[str]) -> None:
@@ -131,20 +157,6 @@ def _check_precision(precision: str, target: str) -> None:
     if precision == "fp16" and target == "cpu":
         why = "onnxruntime's CPU computes in float32, and would only cast to and fro"
         raise RevgraphError(what, why, "choose another --target, or --precision fp32")
-
-
-def read_source(model: str | Path | onnx.ModelProto) -> tuple[LightModel, str, str]:
-    """The model, its name, and its sha256: the file's, else one of what the model holds."""
-    if isinstance(model, onnx.ModelProto):
-        try:
-            light = weights.detach(model)
-            content = light.model.SerializeToString(deterministic=True)
-        except EncodeError as error:
-            raise RevgraphError("cannot take this model", *weights.TOO_LARGE) from error
-        sha256 = weights.sha256(content, *light.weights.values())
-        return light, re.sub(r"[^\w-]+", "_", model.graph.name).strip("_") or "model", sha256
-    light, sha256 = files.read_model(Path(model))
-    return light, Path(model).stem, sha256
 
 
 def _export(graph: gs.Graph, source: onnx.ModelProto | None) -> LightModel:

@@ -5,7 +5,7 @@ from typing import Any
 
 import onnx
 
-from revgraph import compiler, layer, writing
+from revgraph import layer, network, writing
 from revgraph.canonical import patterns
 from revgraph.errors import RevgraphError, missing_extra
 from revgraph.graph import DOMAIN, Builder, Tensor, gs
@@ -53,8 +53,7 @@ def draw(
 
 
 def _drawing(model: str | Path | onnx.ModelProto, at: str | None, input: str | None, variant: str) -> Any:
-    source, _, _ = compiler.read_source(model)
-    graph, x, y = compiler.locate(source, at, input)
+    graph, x, y = network.locate(network.read(model), at, input)
     with patterns.grouped(graph, y):
         return _both(graph, x, y, variant)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from revgraph import compiler, layer
+from revgraph import layer, network
 from revgraph.canonical import patterns
 from revgraph.errors import RevgraphError
 from revgraph.graph import Builder, Shape, gs, static
@@ -51,8 +51,7 @@ def inspect(
     Raises:
         RevgraphError: The model cannot be read, or has no such layer or input.
     """
-    source, _, _ = compiler.read_source(model)
-    graph, x, y = compiler.locate(source, at, input)
+    graph, x, y = network.locate(network.read(model), at, input)
     with patterns.grouped(graph, y):
         live = layer.descendants(graph, x)
         return x.name, y.name, [_layer(graph, node, live) for node in layer.path(graph, x, y)]

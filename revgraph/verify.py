@@ -10,9 +10,10 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from revgraph import compiler, reference
+from revgraph import compiler, network, reference
 from revgraph.declared import dtype_of, shape_of
 from revgraph.errors import RevgraphError
+from revgraph.network import Source
 from revgraph.pair import Compiled
 from revgraph.runtime import Device, exposed, open_light, ort_values, run, run_each_node
 from revgraph.session import Session, Trace
@@ -81,7 +82,7 @@ def verify(
     Raises:
         RevgraphError: The network does not run on a random input, or `model` cannot be read.
     """
-    source = None if model is None else compiler.read_source(model)
+    source = None if model is None else network.read(model)
     proof = _Proof(pair, threads, device, seed)
     yield proof.layers()
     yield proof.whole()
@@ -321,18 +322,17 @@ class _Proof:
 
     # ----- (e), (f) -----
 
-    def outputs(self, source: tuple[LightModel, str, str] | None) -> Check:
-        """The forward graph's outputs against the model's, which `compiler.read_source` gave."""
+    def outputs(self, source: Source | None) -> Check:
+        """The forward graph's outputs against the model's, which `network.read` gave."""
         what = "outputs of the model"
         if source is None:
             return Check(what, None, None, "no model was given")
-        light, _, sha256 = source
-        if sha256 != self.pair.metadata["source_sha256"]:
+        if source.sha256 != self.pair.metadata["source_sha256"]:
             return Check(what, False, None, "it was compiled from another model")
-        names = [value.name for value in light.model.graph.output]
+        names = [value.name for value in source.light.model.graph.output]
         if missing := [name for name in names if name not in self.trace.outputs]:
             return Check(what, False, None, f"the forward graph lacks '{missing[0]}'")
-        expected = self._run(light, names, self.feeds)
+        expected = self._run(source.light, names, self.feeds)
         found = self.values if self.half else self.trace.outputs
         actual = {name: found[name].reshape(expected[name].shape) for name in names}
         error = max(_relative(actual[name], expected[name]) for name in names)
@@ -390,14 +390,14 @@ class _Proof:
         errors = [_relative(row, size * expected) for row, size in zip(x_hats, _wide(sizes), strict=True)]
         return Check(what, bool(max(errors) <= self._rounding), max(errors), _alive(x_hats))
 
-    def precision(self, source: tuple[LightModel, str, str] | None) -> Check:
+    def precision(self, source: Source | None) -> Check:
         """What float16 costs: x_hat against that of the same network in float32."""
         what, metadata = "float16 against float32", self.pair.metadata
         if source is None:
             return Check(what, None, None, "no model was given")
         options = {name: metadata[name] for name in ("variant", "at", "input", "lrn")}
         sliding = metadata["fully_convolutional"] == "true"
-        whole = compiler.compile(source[0].whole(), fully_convolutional=sliding, **options)
+        whole = compiler.compile(source.light.whole(), fully_convolutional=sliding, **options)
         session = Session(whole, threads=self.threads)
         x = self.feeds[self.pair.input]
         trace = session.forward(x, **{name: v for name, v in self.feeds.items() if name != self.pair.input})

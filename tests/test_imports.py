@@ -24,7 +24,7 @@ LEVELS = (  # from the top; a module imports those below it
     ("pair",),
     ("choice",),
     ("lower",),
-    ("simplify", "scaling"),
+    ("simplify", "scaling", "network"),
     ("reverse", "canonical"),
     ("variants", "layer"),
     ("rules",),

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from revgraph import compiler, pair, picture, writing
+from revgraph import network, pair, picture, writing
 from revgraph.cli import given
 from revgraph.cli.command import Args
 from revgraph.cli.printing import Row
@@ -18,10 +18,10 @@ def subject(args: Args, threads: int = 0) -> "Subject":
     from revgraph.paper.subject import Subject
 
     path = given.model(args.model)
-    source, name, _ = compiler.read_source(path)
-    noted = {entry.key: entry.value for entry in source.model.metadata_props}
+    source = network.read(path)
+    noted = {entry.key: entry.value for entry in source.light.model.metadata_props}
     chosen = given.recipe_of(args, noted.get(pair.PREFIX + "recipe"))
-    return Subject(path, name, chosen, args.threads or threads, args.device)
+    return Subject(path, source.name, chosen, args.threads or threads, args.device)
 
 
 def write_figure(path: Path, found: "Figure", what: str) -> list[Row]:

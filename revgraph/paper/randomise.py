@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from revgraph import compiler
+from revgraph import network
+from revgraph.canonical import canonicalise
 from revgraph.graph import export, gs
 
 PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
@@ -28,7 +29,7 @@ def randomised(
         size: Standard deviation; None for that of each layer's own weights.
     """
     rng = np.random.default_rng(0)
-    graph, _, _ = compiler.locate(compiler.read_source(model)[0], None, None)
+    graph = canonicalise(network.read(model).light)
     for node in graph.nodes:
         if node.name in layers:
             for i, tensor in _weights(node).items():

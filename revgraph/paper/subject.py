@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from PIL import Image
 
-from revgraph import compiler, layer, neuron
+from revgraph import compiler, layer, network, neuron
 from revgraph.explain import Explainer, Explanation
 from revgraph.graph import gs
 from revgraph.neuron import Neuron
@@ -74,8 +74,9 @@ class Subject:
     ) -> None:
         self.model, self.name, self.recipe = model, name, recipe
         self._threads, self._device = threads, device
-        source, _, self.digest = compiler.read_source(model)
-        self.graph, self.x, y = compiler.locate(source, None, None)
+        source = network.read(model)
+        self.digest = source.sha256
+        self.graph, self.x, y = network.locate(source, None, None)
         self.path = layer.path(self.graph, self.x, y)
         pool = self._pool()
         self.layers = Layers(self._middle(pool), pool, y.name)
