@@ -13,7 +13,7 @@ from pathlib import Path
 import onnx
 
 import revgraph
-from revgraph import layer, network, pair, variants
+from revgraph import flow, network, pair, variants
 from revgraph.canonical import half, on_model, patterns
 from revgraph.errors import RevgraphError
 from revgraph.graph import Builder, Tensor, export, gs
@@ -74,7 +74,7 @@ def compile(
     outputs, tensors = len(graph.outputs), set(graph.tensors())
     with patterns.grouped(graph, y):
         rev, signals = reverse(fwd, variants.rules(variant, lrn), x, y)
-        beyond = [node.name for node in layer.path(graph, x, y) if node.op in variants.BEYOND]
+        beyond = [node.name for node in flow.path(graph, x, y) if node.op in variants.BEYOND]
     places, packing = BOTTLENECKS[bottleneck]
     place = places[target]
     simplify(place.passes, fwd, rev)

@@ -5,7 +5,7 @@ from typing import Any
 
 import onnx
 
-from revgraph import layer, network, writing
+from revgraph import flow, network, writing
 from revgraph.canonical import patterns
 from revgraph.errors import RevgraphError, missing_extra
 from revgraph.graph import DOMAIN, Builder, Tensor, gs
@@ -62,7 +62,7 @@ def _both(graph: gs.Graph, x: gs.Variable, y: gs.Variable, variant: str) -> Any:
     """Both graphs as a drawing."""
     import graphviz
 
-    path = layer.path(graph, x, y)
+    path = flow.path(graph, x, y)
     built, _ = reverse(Builder(graph, {*graph.tensors(), "p", "x_hat"}), rules(variant), x, y)
     rev = built.graph
     p, *taps = rev.inputs

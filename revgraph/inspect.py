@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from revgraph import layer, network
+from revgraph import flow, network
 from revgraph.canonical import patterns
 from revgraph.errors import RevgraphError
 from revgraph.graph import Builder, Shape, gs, static
@@ -53,8 +53,8 @@ def inspect(
     """
     graph, x, y = network.locate(network.read(model), at, input)
     with patterns.grouped(graph, y):
-        live = layer.descendants(graph, x)
-        return x.name, y.name, [_layer(graph, node, live) for node in layer.path(graph, x, y)]
+        live = flow.descendants(graph, x)
+        return x.name, y.name, [_layer(graph, node, live) for node in flow.path(graph, x, y)]
 
 
 def _layer(graph: gs.Graph, node: gs.Node, live: Container[str]) -> Layer:

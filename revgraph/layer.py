@@ -1,12 +1,13 @@
-"""What LAYER and --input mean, and what lies between the two."""
+"""What LAYER and --input mean."""
 
 import difflib
-from collections.abc import Container, Iterable
+from collections.abc import Container
 
 import numpy as np
 
 from revgraph.errors import RevgraphError
-from revgraph.graph import Tensor, gs, producer, static
+from revgraph.flow import ancestors
+from revgraph.graph import gs, producer, static
 
 
 def find_layer(graph: gs.Graph, at: str | None, named: Container[str] | None = None) -> gs.Variable:
@@ -90,51 +91,3 @@ def _check_ends(what: str, x: gs.Variable, y: gs.Variable) -> None:
     if not y.shape or (static(both := (x.shape[0], y.shape[0])) and both[0] != both[1]):
         why = f"its shape {y.shape} has no batch axis"
         raise RevgraphError(what, why, "choose a layer of shape (N, ...)")
-
-
-def reads(node: gs.Node) -> list[Tensor]:
-    """What the node and the branches within it read."""
-    branches = [value for value in node.attrs.values() if isinstance(value, gs.Graph)]
-    inner = [tensor for branch in branches for inner in branch.nodes for tensor in reads(inner)]
-    passed = [tensor for branch in branches for tensor in branch.outputs]
-    return [tensor for tensor in (*node.inputs, *inner, *passed) if not tensor.is_empty()]
-
-
-def ancestors(tensors: Iterable[Tensor], beyond: Container[str] = ()) -> set[str]:
-    """Names of all tensors that these are computed from, themselves included.
-
-    Args:
-        tensors: Where to begin.
-        beyond: Operators whose inputs do not count.
-    """
-    seen, waiting = set[str](), list(tensors)
-    while waiting:
-        tensor = waiting.pop()
-        if tensor.name not in seen:
-            seen.add(tensor.name)
-            waiting.extend(t for node in tensor.inputs if node.op not in beyond for t in reads(node))
-    return seen
-
-
-# fmt: off
-CONSTANT = frozenset({
-    "And", "ArgMax", "ArgMin", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "NonZero", "Not",
-    "Or", "Shape", "Size", "Xor",
-})
-# fmt: on
-"""Operators whose derivative is zero wherever they have one: nothing flows back through them."""
-
-
-def descendants(graph: gs.Graph, x: Tensor) -> set[str]:
-    """Names of all tensors of a sorted graph that change with x by degrees, itself included."""
-    live = {x.name}
-    for node in graph.nodes:
-        if node.op not in CONSTANT and any(tensor.name in live for tensor in reads(node)):
-            live.update(tensor.name for tensor in node.outputs)
-    return live
-
-
-def path(graph: gs.Graph, x: gs.Variable, y: gs.Variable) -> list[gs.Node]:
-    """The nodes between x and y, in topological order."""
-    live = descendants(graph, x) & ancestors([y], beyond=CONSTANT)
-    return [node for node in graph.nodes if any(tensor.name in live for tensor in node.outputs)]

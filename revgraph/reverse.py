@@ -5,8 +5,8 @@ from collections import defaultdict
 from collections.abc import Container, Sequence
 
 from revgraph.errors import RevgraphError
+from revgraph.flow import descendants, path
 from revgraph.graph import Builder, Tensor, gs
-from revgraph.layer import descendants, path
 from revgraph.rules.rule import Bottleneck, cannot_reverse
 from revgraph.variants import Variant
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from revgraph.flow import CONSTANT
 from revgraph.graph import Builder, Tensor, gs, static
-from revgraph.layer import CONSTANT
 from revgraph.window import Window
 
 MOST = 60000.0

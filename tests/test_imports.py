@@ -29,6 +29,7 @@ LEVELS = (  # from the top; a module imports those below it
     ("variants", "layer"),
     ("rules",),
     ("op",),
+    ("flow",),
     ("window", "graph"),
     ("zoo",),
     ("picture_files", "panels"),

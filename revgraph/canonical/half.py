@@ -8,7 +8,7 @@ import math
 
 import numpy as np
 
-from revgraph import layer
+from revgraph import flow
 from revgraph.canonical import patterns
 from revgraph.errors import RevgraphError
 from revgraph.graph import Builder, Tensor, gs, inner_tensors, producer, replace, static
@@ -49,7 +49,7 @@ def in_half(fwd: Builder, y: gs.Variable) -> None:
     _settle_norms(fwd, kept)
     with patterns.grouped(graph, y) as groups:
         pass
-    live = set[str]().union(*(layer.descendants(graph, x) for x in graph.inputs))
+    live = set[str]().union(*(flow.descendants(graph, x) for x in graph.inputs))
     suits = {id(node): node.op in LAYERS for node in graph.nodes}
     for group in groups:
         whole = all(node.op in LAYERS for node in group.stand_ins)

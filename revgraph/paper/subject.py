@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from PIL import Image
 
-from revgraph import compiler, layer, network, neuron
+from revgraph import compiler, flow, network, neuron
 from revgraph.explain import Explainer, Explanation
 from revgraph.graph import gs
 from revgraph.neuron import Neuron
@@ -77,7 +77,7 @@ class Subject:
         source = network.read(model)
         self.digest = source.sha256
         self.graph, self.x, y = network.locate(source, None, None)
-        self.path = layer.path(self.graph, self.x, y)
+        self.path = flow.path(self.graph, self.x, y)
         pool = self._pool()
         self.layers = Layers(self._middle(pool), pool, y.name)
         self._explainers, self._opening = lru_cache(SESSIONS)(self._open), threading.Lock()
