@@ -52,12 +52,18 @@ BESIDE = {  # what sits beside that order: all that each may import
     "errors": set(),
     "__main__": {"cli"},
 }
+FAMILIES = ("affine", "average", "crop", "maxpool", "norm", "product", "relu", "resize", "wiring")
 WITHIN = {  # on one level, or within one package, and still one way
     "cli.command": set(),
     "cli.given": {"cli.command"},
     "cli.options": set(),
     "cli.printing": {"cli.command"},
     "rules.rule": set(),
+    "rules.along": {"rules.rule"},
+    "rules.axes": {"rules.rule"},
+    "rules.sizes": {"rules.rule"},
+    **{f"rules.{family}": {"rules.along", "rules.axes", "rules.rule", "rules.sizes"} for family in FAMILIES},
+    "rules.activation": {"rules.relu", "rules.rule"},
     "lower.target": set(),
     "lower.masks": {"lower.target"},
     "lower.switches": {"lower.target"},

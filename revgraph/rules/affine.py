@@ -4,13 +4,9 @@ import numpy as np
 
 from revgraph import op
 from revgraph.graph import Builder, Tensor, gs
-from revgraph.rules import wiring
-from revgraph.rules.rule import Bottleneck, Rule, XHats, cannot_reverse, constant, window
-
-
-def _size(fwd: Builder, conv: gs.Node) -> Bottleneck:
-    """r = (size of x,): several sizes of x give one size of y where the stride is not 1."""
-    return (op.size(fwd, conv.inputs[0]),)
+from revgraph.rules.axes import unbroadcast
+from revgraph.rules.rule import KEEP_BATCH, Bottleneck, Rule, XHats, cannot_reverse, constant, window
+from revgraph.rules.sizes import size_of_x
 
 
 def _conv(rev: Builder, conv: gs.Node, y_hat: Tensor, r: Bottleneck) -> XHats:
@@ -51,7 +47,7 @@ def _gemm(rev: Builder, gemm: gs.Node, y_hat: Tensor, r: Bottleneck) -> XHats:
     """x_hat = alpha * y_hat W^T for y = alpha * x W + beta * b."""
     constant(gemm, 1, "weight")
     if gemm.attrs.get("transA", 0):
-        raise cannot_reverse(gemm, "transA moves the batch off the first axis", wiring.KEEP_BATCH)
+        raise cannot_reverse(gemm, "transA moves the batch off the first axis", KEEP_BATCH)
     alpha, transposed = gemm.attrs.get("alpha", 1.0), bool(gemm.attrs.get("transB", 0))
     return (op.gemm_transposed(rev, y_hat, gemm.inputs[1], gemm.inputs[0], alpha, transposed),)
 
@@ -79,7 +75,7 @@ def _matmul(rev: Builder, matmul: gs.Node, y_hat: Tensor, r: Bottleneck) -> XHat
     factors = (transposed, y_hat) if left else (y_hat, transposed)
     shape = [*y_hat.shape[:-2], *x.shape[-2:]]
     x_hat = rev.emit("MatMul", *factors, dtype=y_hat.dtype, shape=shape)
-    x_hat = wiring.unbroadcast(rev, x_hat, x)
+    x_hat = unbroadcast(rev, x_hat, x)
     return (None, x_hat) if left else (x_hat,)
 
 
@@ -92,7 +88,7 @@ def _product(rev: Builder, matmul: gs.Node, y_hat: Tensor, r: Bottleneck) -> XHa
     shapes = [[*y_hat.shape[:-2], *x.shape[-2:]] for x in r]
     a_hat = rev.emit("MatMul", y_hat, _turned(rev, b), dtype=y_hat.dtype, shape=shapes[0])
     b_hat = rev.emit("MatMul", _turned(rev, a), y_hat, dtype=y_hat.dtype, shape=shapes[1])
-    return (wiring.unbroadcast(rev, a_hat, a), wiring.unbroadcast(rev, b_hat, b))
+    return (unbroadcast(rev, a_hat, a), unbroadcast(rev, b_hat, b))
 
 
 def _turned(rev: Builder, x: Tensor) -> Tensor:
@@ -113,7 +109,7 @@ def _batch_norm(rev: Builder, norm: gs.Node, y_hat: Tensor, r: Bottleneck) -> XH
     return (op.scale(rev, y_hat, factor.reshape(-1, *spatial).astype(y_hat.dtype)),)
 
 
-conv = Rule("transposed", _conv, _size)
+conv = Rule("transposed", _conv, size_of_x)
 conv_transpose = Rule("convolution", _conv_transpose)
 gemm = Rule("transposed", _gemm)
 matmul = Rule("transposed", _matmul, _factors)

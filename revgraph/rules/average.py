@@ -4,13 +4,10 @@ import numpy as np
 
 from revgraph import op
 from revgraph.graph import Builder, Shape, Tensor, gs, static
-from revgraph.rules.rule import Bottleneck, Rule, XHats, cannot_reverse, constant, free_axis, window
+from revgraph.rules.axes import keep_axes, reduced_axes
+from revgraph.rules.rule import Bottleneck, Rule, XHats, free_axis, window
+from revgraph.rules.sizes import size_if_any, size_of_x
 from revgraph.window import Window
-
-
-def _size(fwd: Builder, pool: gs.Node) -> Bottleneck:
-    """r = (size of x,)."""
-    return (op.size(fwd, pool.inputs[0]),)
 
 
 def _average(rev: Builder, pool: gs.Node, y_hat: Tensor, r: Bottleneck) -> XHats:
@@ -67,27 +64,6 @@ def _global(rev: Builder, pool: gs.Node, y_hat: Tensor, r: Bottleneck) -> XHats:
     return (_spread(rev, pool, y_hat, axes, size, mean=True),)
 
 
-def reduced_axes(node: gs.Node) -> list[int]:
-    """Which axes a Reduce operator sums over; it may name them in an attribute or an input."""
-    rank = len(node.inputs[0].shape)
-    axes = node.attrs.get("axes")
-    if len(node.inputs) > 1 and not node.inputs[1].is_empty():
-        axes = constant(node, 1, "list of axes").tolist()
-    if not axes:
-        axes = [] if node.attrs.get("noop_with_empty_axes", 0) else list(range(rank))
-    if 0 in (found := sorted(axis % rank for axis in axes)):
-        raise cannot_reverse(node, "it reduces the batch", "keep the batch, or choose --at before this node")
-    return found
-
-
-def keep_axes(rev: Builder, node: gs.Node, y_hat: Tensor, axes: list[int]) -> Tensor:
-    """y_hat as it were had the node kept the axes that it reduced."""
-    if node.attrs.get("keepdims", 1):
-        return y_hat
-    shape = [1 if i in axes else n for i, n in enumerate([y_hat.shape[0], *node.inputs[0].shape[1:]])]
-    return rev.emit("Unsqueeze", y_hat, np.array(axes), dtype=y_hat.dtype, shape=shape)
-
-
 def _reduce(rev: Builder, node: gs.Node, y_hat: Tensor, r: Bottleneck) -> XHats:
     """Every element that was summed gets y_hat, or its share of it."""
     axes = reduced_axes(node)
@@ -126,12 +102,6 @@ def _divided(rev: Builder, y_hat: Tensor, sizes: Tensor) -> Tensor:
     return rev.emit("Div", y_hat, divisor, dtype=y_hat.dtype, shape=y_hat.shape)
 
 
-def _size_if_any(fwd: Builder, node: gs.Node) -> Bottleneck:
-    """r = (size of x,), where x has spatial axes."""
-    x = node.inputs[0]
-    return (op.size(fwd, x),) if len(x.shape) > 2 else ()
-
-
-average = Rule("transposed", _average, _size)
-global_average = Rule("transposed", _global, _size)
-reduce = Rule("transposed", _reduce, _size_if_any)
+average = Rule("transposed", _average, size_of_x)
+global_average = Rule("transposed", _global, size_of_x)
+reduce = Rule("transposed", _reduce, size_if_any)

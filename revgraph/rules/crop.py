@@ -4,11 +4,10 @@ from typing import Any
 
 import numpy as np
 
-from revgraph import op
-from revgraph.graph import Builder, Tensor, gs, static
+from revgraph.graph import Builder, Tensor, gs
 from revgraph.rules import along
-from revgraph.rules.rule import Bottleneck, Rule, XHats, cannot_reverse, constant, free_axis
-from revgraph.rules.wiring import KEEP_BATCH
+from revgraph.rules.rule import KEEP_BATCH, Bottleneck, Rule, XHats, cannot_reverse, constant, free_axis
+from revgraph.rules.sizes import free_size
 
 EVERYTHING = 2**31 - 1
 """Exporters write an end of at least this for "to the end"."""
@@ -51,12 +50,6 @@ def _fold(
     length = along.size(rev, size, i)
     at = rev.emit("Pad", along.count(rev, length), np.array(pads), dtype=np.int64, shape=[None], mode=mode)
     return along.transposed(rev, y_hat, i, along.selection(rev, at, length, y_hat.dtype), n)
-
-
-def free_size(fwd: Builder, node: gs.Node) -> Bottleneck:
-    """r = (size of x,), where only the run knows it."""
-    x = node.inputs[0]
-    return () if static(x.shape[2:]) else (op.size(fwd, x),)
 
 
 def _all_axes(pad: gs.Node, pads: np.ndarray) -> list[int]:

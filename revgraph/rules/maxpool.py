@@ -8,15 +8,9 @@ import numpy as np
 from revgraph import op
 from revgraph.graph import Builder, Tensor, gs
 from revgraph.rules import along
-from revgraph.rules.average import keep_axes, reduced_axes
-from revgraph.rules.crop import free_size
+from revgraph.rules.axes import keep_axes, reduced_axes, unbroadcast
 from revgraph.rules.rule import Bottleneck, Rule, XHats, cannot_reverse, free_axis, window
-from revgraph.rules.wiring import unbroadcast
-
-
-def _size(fwd: Builder, pool: gs.Node) -> Bottleneck:
-    """r = (size of x,): constant, and so nothing at all, unless the size is known at run time only."""
-    return (op.size(fwd, pool.inputs[0]),)
+from revgraph.rules.sizes import free_size, size_of_x
 
 
 def _switches(fwd: Builder, pool: gs.Node) -> Bottleneck:
@@ -25,7 +19,7 @@ def _switches(fwd: Builder, pool: gs.Node) -> Bottleneck:
     if len(pool.outputs) > 1 and pool.attrs.get("storage_order", 0):
         raise cannot_reverse(pool, "its Indices are column-major", "export it with storage_order 0")
     x, y = pool.inputs[0], pool.outputs[0]
-    return (op.switches(fwd, x, y, window(pool), ceil_mode=ceil_mode), *_size(fwd, pool))
+    return (op.switches(fwd, x, y, window(pool), ceil_mode=ceil_mode), *size_of_x(fwd, pool))
 
 
 def _route(rev: Builder, pool: gs.Node, y_hat: Tensor, r: Bottleneck) -> XHats:
@@ -120,7 +114,7 @@ def _to_chosen(rev: Builder, node: gs.Node, y_hat: Tensor, r: Bottleneck) -> XHa
 
 
 switches = Rule("MP^BP", _route, _switches)
-centre = Rule("to centre", _centre, _size)
+centre = Rule("to centre", _centre, size_of_x)
 first = Rule("MP^BP", _to_first, _first)
 middle = Rule("to centre", _to_middle, free_size)
 chosen = Rule("MP^BP", _to_chosen, _chosen)

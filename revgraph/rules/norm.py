@@ -10,7 +10,7 @@ import numpy as np
 
 from revgraph import op
 from revgraph.graph import Builder, Tensor, gs
-from revgraph.rules.average import keep_axes, reduced_axes
+from revgraph.rules.axes import keep_axes, reduced_axes
 from revgraph.rules.rule import Bottleneck, Rule, XHats, cannot_reverse, constant, free_axis, unchanged
 
 

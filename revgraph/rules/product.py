@@ -8,8 +8,8 @@ import numpy as np
 
 from revgraph import op
 from revgraph.graph import Builder, Tensor, gs
+from revgraph.rules.axes import unbroadcast
 from revgraph.rules.rule import Bottleneck, Rule, XHats
-from revgraph.rules.wiring import unbroadcast
 
 
 def _other(fwd: Builder, node: gs.Node, index: int) -> Tensor:

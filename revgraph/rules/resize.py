@@ -6,16 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from revgraph import op
 from revgraph.graph import Builder, Tensor, gs, static
 from revgraph.rules import along
 from revgraph.rules.along import Number
 from revgraph.rules.rule import Bottleneck, Rule, XHats, cannot_reverse, constant
-
-
-def _size(fwd: Builder, resize: gs.Node) -> Bottleneck:
-    """r = (size of x,)."""
-    return (op.size(fwd, resize.inputs[0]),)
+from revgraph.rules.sizes import size_of_x
 
 
 def _resize(rev: Builder, resize: gs.Node, y_hat: Tensor, r: Bottleneck) -> XHats:
@@ -156,4 +151,4 @@ def _hat(at: Any, columns: Any) -> Any:
     return np.maximum(1 - np.absolute(at - columns), 0)
 
 
-resize = Rule("transposed", _resize, _size)
+resize = Rule("transposed", _resize, size_of_x)

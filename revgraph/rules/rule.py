@@ -13,6 +13,9 @@ from revgraph.window import Window
 MAX_KERNEL = 2**26
 """Most elements of a kernel that a reversed pool is written with: 256 MiB of float32."""
 
+KEEP_BATCH = "keep the batch on the first axis, or choose --at before this node"
+"""The remedy where a layer moves the images of a batch, or mixes them."""
+
 Bottleneck = tuple[Tensor, ...]
 XHats = tuple[Tensor | None, ...]
 """x_hat of the node's first inputs, in order; None for one that needs none, such as a constant."""

@@ -9,9 +9,18 @@ import numpy as np
 from revgraph import op
 from revgraph.graph import Builder, Tensor, gs, static
 from revgraph.rules import along
-from revgraph.rules.rule import Bottleneck, Rule, XHats, cannot_reverse, constant, free_axis, unchanged
-
-KEEP_BATCH = "keep the batch on the first axis, or choose --at before this node"
+from revgraph.rules.axes import unbroadcast
+from revgraph.rules.rule import (
+    KEEP_BATCH,
+    Bottleneck,
+    Rule,
+    XHats,
+    cannot_reverse,
+    constant,
+    free_axis,
+    unchanged,
+)
+from revgraph.rules.sizes import size_if_any
 
 
 def _dropout(rev: Builder, dropout: gs.Node, y_hat: Tensor, r: Bottleneck) -> XHats:
@@ -24,18 +33,6 @@ def _dropout(rev: Builder, dropout: gs.Node, y_hat: Tensor, r: Bottleneck) -> XH
 def _add(rev: Builder, add: gs.Node, y_hat: Tensor, r: Bottleneck) -> XHats:
     """x_hat = y_hat for every term, summed over the axes that the term was broadcast along."""
     return tuple(unbroadcast(rev, y_hat, x) for x in add.inputs)
-
-
-def unbroadcast(rev: Builder, y_hat: Tensor, x: Tensor) -> Tensor | None:
-    """Sum y_hat over the axes along which x was broadcast; None for an x without a batch of its own."""
-    if isinstance(x, gs.Constant) or x.shape is None or len(x.shape) != len(y_hat.shape):
-        return None
-    pairs = zip(x.shape, y_hat.shape, strict=True)
-    axes = [axis for axis, (n, m) in enumerate(pairs) if axis and n == 1 and m != 1]
-    if not axes:
-        return y_hat
-    shape = [1 if axis in axes else n for axis, n in enumerate(y_hat.shape)]
-    return rev.emit("ReduceSum", y_hat, np.array(axes), dtype=y_hat.dtype, shape=shape, keepdims=1)
 
 
 def _concat_sizes(fwd: Builder, concat: gs.Node) -> Bottleneck:
@@ -78,12 +75,6 @@ def _transpose(rev: Builder, transpose: gs.Node, y_hat: Tensor, r: Bottleneck) -
         raise cannot_reverse(transpose, "it moves the batch off the first axis", KEEP_BATCH)
     shape, inverse = [y_hat.shape[0], *x.shape[1:]], np.argsort(perm).tolist()
     return (rev.emit("Transpose", y_hat, dtype=y_hat.dtype, shape=shape, perm=inverse),)
-
-
-def _size(fwd: Builder, reshape: gs.Node) -> Bottleneck:
-    """r = (size of x,), where x has spatial axes."""
-    x = reshape.inputs[0]
-    return (op.size(fwd, x),) if len(x.shape) > 2 else ()
 
 
 def _reshape(rev: Builder, reshape: gs.Node, y_hat: Tensor, r: Bottleneck) -> XHats:
@@ -200,7 +191,7 @@ dropout = Rule("1", _dropout)
 add = Rule("copy", _add)
 concat = Rule("slice", _concat, _concat_sizes)
 transpose = Rule("transpose back", _transpose)
-reshape = Rule("reshape back", _reshape, _size)
+reshape = Rule("reshape back", _reshape, size_if_any)
 squeeze = Rule("reshape back", _squeeze)
 expand = Rule("sum", _expand)
 cast = Rule("1", _cast)
