@@ -106,11 +106,7 @@ def _countdown(b: Builder, y: Tensor, end: int) -> Tensor:
 
 def _largest(b: Builder, values: Tensor) -> Tensor:
     """Over all axes but the batch: (N, 1, ..., 1)."""
-    axes = np.arange(1, len(values.shape))
-    kind = {"dtype": values.dtype, "shape": [values.shape[0], *[1] * len(axes)]}
-    if b.graph.opset < 18:  # where they became an input
-        return b.emit("ReduceMax", values, axes=axes.tolist(), **kind)
-    return b.emit("ReduceMax", values, axes, **kind)
+    return b.reduce("ReduceMax", values, range(1, len(values.shape)))
 
 
 # ----- The fused model -----
@@ -167,7 +163,7 @@ def _chooser(model: onnx.ModelProto, y: str, choice: str) -> onnx.GraphProto:
     b = Builder(gs.Graph(inputs=[scores], opset=opset), {*tensor_names(model)})
     b.scope = "choice"
     chosen = {**CHOICES, EITHER: _either}[choice](b, scores)
-    b.graph.outputs = [b.emit("Cast", chosen, dtype=dtype, shape=shape, name="p", to=dtype.type)]
+    b.graph.outputs = [b.cast(chosen, dtype, name="p")]
     return export(b.graph).model.graph
 
 

@@ -97,6 +97,18 @@ class Builder:
         self.graph.nodes.append(gs.Node(op, name, attributes, tensors, [output], domain))
         return output
 
+    def cast(self, tensor: Tensor, dtype: DTypeLike, name: str | None = None) -> gs.Variable:
+        """The tensor in another element type; `name` as for `emit`."""
+        kind = np.dtype(dtype)
+        return self.emit("Cast", tensor, dtype=kind, shape=tensor.shape, name=name, to=kind.type)
+
+    def reduce(self, op: str, x: Tensor, axes: Sequence[int], **attributes: Any) -> gs.Variable:
+        """A maximum, a mean or the like over axes, each of which is then 1; opset 18 made them an input."""
+        shape = [1 if i in axes else n for i, n in enumerate(x.shape)]
+        if self.graph.opset < 18:
+            return self.emit(op, x, dtype=x.dtype, shape=shape, axes=list(axes), **attributes)
+        return self.emit(op, x, np.array(axes), dtype=x.dtype, shape=shape, **attributes)
+
     def _own(self, tensor: Tensor | np.ndarray) -> Tensor:
         if isinstance(tensor, np.ndarray):
             return self._array(tensor)

@@ -155,13 +155,8 @@ class _Scaling:
     # ----- Nodes -----
 
     def _largest(self, x: Tensor) -> Tensor:
-        axes = [*range(1, len(x.shape))]
-        if not axes:
-            return x
-        shape = [x.shape[0], *[1] * len(axes)]
-        if self._rev.graph.opset < 18:
-            return self._rev.emit("ReduceMax", x, dtype=x.dtype, shape=shape, axes=axes, keepdims=1)
-        return self._rev.emit("ReduceMax", x, np.array(axes), dtype=x.dtype, shape=shape, keepdims=1)
+        axes = range(1, len(x.shape))
+        return self._rev.reduce("ReduceMax", x, axes, keepdims=1) if axes else x
 
     def _shaped(self, scale: Tensor, like: Tensor) -> Tensor:
         """The scale with as many axes as what it belongs to."""
@@ -175,9 +170,7 @@ class _Scaling:
         return self._rev.emit(operator, *inputs, dtype=like.dtype, shape=like.shape)
 
     def _cast(self, x: Tensor, dtype: type) -> Tensor:
-        if x.dtype == dtype:
-            return x
-        return self._rev.emit("Cast", x, dtype=dtype, shape=x.shape, to=np.dtype(dtype).type)
+        return x if x.dtype == dtype else self._rev.cast(x, dtype)
 
 
 # ---------------------------------------------------------------- what a layer does to the largest number

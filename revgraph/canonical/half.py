@@ -119,7 +119,7 @@ class _Types:
             self._halves[tensor.name] = (
                 gs.Constant(name, _rounded(tensor.values))
                 if isinstance(tensor, gs.Constant)
-                else self._cast(tensor, name, np.float16)
+                else self._fwd.cast(tensor, np.float16, name)
             )
         return self._halves[tensor.name]
 
@@ -129,7 +129,7 @@ class _Types:
             return tensor
         if self._widened[tensor.name] is tensor:
             name = self._fwd.fresh(f"{tensor.name}/fp32")
-            self._widened[tensor.name] = self._cast(tensor, name, np.float32)
+            self._widened[tensor.name] = self._fwd.cast(tensor, np.float32, name)
         return self._widened[tensor.name]
 
     def _halve(self, node: gs.Node, tensor: gs.Variable) -> None:
@@ -142,9 +142,6 @@ class _Types:
         half = self._halves[tensor.name] = gs.Variable(name, np.dtype(np.float16), tensor.shape)
         node.outputs[[each is tensor for each in node.outputs].index(True)] = half
         self._fwd.graph.nodes.append(gs.Node("Cast", name + "/cast", {"to": np.float32}, [half], [tensor]))
-
-    def _cast(self, tensor: Tensor, name: str, dtype: type) -> gs.Variable:
-        return self._fwd.emit("Cast", tensor, dtype=dtype, shape=tensor.shape, name=name, to=dtype)
 
 
 # ---------------------------------------------------------------- batch normalisation

@@ -55,10 +55,6 @@ def operand(number: Integer) -> Tensor | np.ndarray:
     return number.tensor if isinstance(number, Whole) else np.asarray(number, np.int64)
 
 
-def cast(builder: Builder, tensor: Tensor, dtype: type) -> Tensor:
-    return builder.emit("Cast", tensor, dtype=dtype, shape=tensor.shape, to=dtype)
-
-
 def sizes(builder: Builder, shape: Shape, like: Tensor, start: int) -> Tensor | np.ndarray:
     """A shape from an axis on: int64 (rank - start,), read off `like` where only the run knows it."""
     if static(shape[start:]):
@@ -98,7 +94,7 @@ def pack(fwd: Builder, units: Tensor, bits: int) -> Tensor:
         flat = fwd.emit("Pad", flat, pads, shape=[rows, count], **kind)
     shape = [rows, None if count is None else count // per, per]
     parts = fwd.emit("Reshape", flat, np.array([0, -1, per]), shape=shape, **kind)
-    return cast(fwd, numbers(fwd, parts, bits), np.uint8)
+    return fwd.cast(numbers(fwd, parts, bits), np.uint8)
 
 
 def _padding(fwd: Builder, flat: Tensor, per: int) -> Tensor | np.ndarray:
@@ -117,7 +113,7 @@ def numbers(builder: Builder, parts: Tensor, bits: int) -> Tensor:
     """
     n, m, count = parts.shape
     rows = builder.emit("Transpose", parts, dtype=parts.dtype, shape=[n, count, m], perm=[0, 2, 1])
-    rows = rows if rows.dtype == np.float32 else cast(builder, rows, np.float32)
+    rows = rows if rows.dtype == np.float32 else builder.cast(rows, np.float32)
     powers = (2.0 ** (bits * np.arange(count)))[None].astype(np.float32)
     sums = builder.emit("MatMul", powers, rows, dtype=np.float32, shape=[n, 1, m])
     return builder.emit("Reshape", sums, np.array([0, -1]), dtype=np.float32, shape=[n, m])
@@ -134,7 +130,7 @@ def unpack(rev: Builder, tap: Tensor, table: Tensor | np.ndarray, into: Tensor |
     """
     rows, per = tap.shape[0], table.shape[1]
     kind: dict[str, Any] = {"dtype": table.dtype}
-    found = rev.emit("Gather", table, cast(rev, tap, np.int32), shape=[*tap.shape, per], **kind)
+    found = rev.emit("Gather", table, rev.cast(tap, np.int32), shape=[*tap.shape, per], **kind)
     flat = rev.emit("Reshape", found, np.array([0, -1]), shape=[rows, None], **kind)
     if isinstance(into, np.ndarray):
         count: Tensor | np.ndarray = into.prod(keepdims=True)

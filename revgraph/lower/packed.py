@@ -106,7 +106,7 @@ def _switches(plain: Encoding) -> Encoding:
         shapes[tap.outputs[0].name] = positions.shape
         inner = _inner(fwd, positions, tap.inputs[0], window)
         if 8 % width == 0:
-            return bits.pack(fwd, bits.cast(fwd, inner, np.float32), width)
+            return bits.pack(fwd, fwd.cast(inner, np.float32), width)
         each = np.arange(2**width)[:, None] >> np.arange(width) & 1
         shape = [*inner.shape, width]
         return bits.pack(fwd, fwd.emit("Gather", each.astype(bool), inner, dtype=bool, shape=shape), 1)
@@ -171,7 +171,7 @@ def _numbers(rev: Builder, tap: Tensor, width: int, into: Tensor | np.ndarray) -
     each = bits.unpack(rev, tap, ones, bits.joined(rev, into, np.array([width])))
     rows, *dims, _ = each.shape
     parts = rev.emit("Reshape", each, np.array([0, -1, width]), dtype=np.float32, shape=[rows, None, width])
-    inner = bits.cast(rev, bits.numbers(rev, parts, 1), np.int32)
+    inner = rev.cast(bits.numbers(rev, parts, 1), np.int32)
     target = bits.joined(rev, np.array([0]), into)
     return rev.emit("Reshape", inner, target, dtype=np.int32, shape=[rows, *dims])
 

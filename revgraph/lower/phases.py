@@ -27,12 +27,11 @@ def _encode(fwd: Builder, tap: gs.Node) -> Tensor:
     window = Window.of(tap.attrs)
     _check(tap, window, x.shape, y.shape)
     phases = _phases(fwd, x, y, window)
-    like = {"dtype": np.float32, "shape": y.shape}
     find = _first_greatest if y.dtype == np.float16 else _first_equal
     found = find(fwd, phases, y)
     if isinstance(found, np.ndarray):  # a window of one element
-        found = fwd.emit("Cast", fwd.emit("Less", y, y, dtype=bool, shape=y.shape), to=np.float32, **like)
-    return fwd.emit("Cast", found, dtype=np.uint8, shape=y.shape, to=np.uint8)
+        found = fwd.cast(fwd.emit("Less", y, y, dtype=bool, shape=y.shape), np.float32)
+    return fwd.cast(found, np.uint8)
 
 
 def _first_equal(fwd: Builder, phases: list[Tensor], y: Tensor) -> Tensor | np.ndarray:
@@ -87,7 +86,7 @@ def _phases(fwd: Builder, x: Tensor, y: Tensor, window: Window) -> list[Tensor]:
 def _decode(rev: Builder, unpool: gs.Node) -> Tensor:
     y_hat, switches, _ = unpool.inputs
     window = Window.of(unpool.attrs)
-    number = rev.emit("Cast", switches, dtype=np.float32, shape=switches.shape, to=np.float32)
+    number = rev.cast(switches, np.float32)
     parts = {}
     for k, element in enumerate(np.ndindex(window.kernel)):
         chosen = rev.emit("Equal", number, np.array(k, np.float32), dtype=bool, shape=switches.shape)

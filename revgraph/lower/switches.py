@@ -51,12 +51,8 @@ def _unpool(rev: Builder, unpool: gs.Node) -> Tensor:
     if y_hat.dtype != np.float16:
         return way(rev, unpool, y_hat)
     # onnxruntime's CPU cannot scatter and add float16, and sums are better kept in float32 anyway.
-    x_hat = way(rev, unpool, _cast(rev, y_hat, np.float32))
-    return _cast(rev, x_hat, np.float16)
-
-
-def _cast(rev: Builder, tensor: Tensor, dtype: type) -> Tensor:
-    return rev.emit("Cast", tensor, dtype=dtype, shape=tensor.shape, to=dtype)
+    x_hat = way(rev, unpool, rev.cast(y_hat, np.float32))
+    return rev.cast(x_hat, np.float16)
 
 
 def _scatter_add(rev: Builder, unpool: gs.Node, y_hat: Tensor) -> Tensor:

@@ -69,7 +69,7 @@ def selection(rev: Builder, at: Tensor, n: Tensor, dtype: np.dtype[Any]) -> Tens
     """
     rows = rev.emit("Unsqueeze", at, np.array([1]), dtype=np.int64, shape=[None, 1])
     equal = rev.emit("Equal", rows, count(rev, n), dtype=bool, shape=[None, None])
-    return rev.emit("Cast", equal, dtype=dtype, shape=[None, None], to=dtype.type)
+    return rev.cast(equal, dtype)
 
 
 def count(rev: Builder, n: Tensor) -> Tensor:
@@ -112,7 +112,7 @@ class Number(np.lib.mixins.NDArrayOperatorsMixin):
     @classmethod
     def of(cls, rev: Builder, whole: Tensor) -> "Number":
         """int64 as a Number."""
-        return cls(rev, rev.emit("Cast", whole, dtype=np.float32, shape=whole.shape, to=np.float32))
+        return cls(rev, rev.cast(whole, np.float32))
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> "Number":
         operands = [x.tensor if isinstance(x, Number) else np.array(x, np.float32) for x in inputs]

@@ -54,7 +54,7 @@ def _first(fwd: Builder, node: gs.Node) -> Bottleneck:
     at = fwd.emit(arg, flat, dtype=np.int64, shape=[*shape[:-1], 1], axis=kept, keepdims=1)
     positions = along.count(fwd, along.length(fwd, flat, kept))
     equal = fwd.emit("Equal", at, positions, dtype=bool, shape=shape)
-    hit = fwd.emit("Cast", equal, dtype=x.dtype, shape=shape, to=x.dtype.type)
+    hit = fwd.cast(equal, x.dtype)
     target = fwd.emit("Shape", moved, dtype=np.int64, shape=[rank])
     unflat = fwd.emit("Reshape", hit, target, dtype=x.dtype, shape=moved.shape)
     back = np.argsort(perm).tolist()
@@ -98,7 +98,7 @@ def _chosen(fwd: Builder, node: gs.Node) -> Bottleneck:
     free: Tensor | np.ndarray = np.array(1, y.dtype)
     for x in node.inputs:
         equal = fwd.emit("Equal", x, y, dtype=bool, shape=y.shape)
-        hit = fwd.emit("Mul", fwd.emit("Cast", equal, to=y.dtype.type, **like), free, **like)
+        hit = fwd.emit("Mul", fwd.cast(equal, y.dtype), free, **like)
         free = fwd.emit("Sub", free, hit, **like)
         masks.append(op.mask(fwd, hit))
     return tuple(masks)

@@ -113,10 +113,7 @@ def _standardised(rev: Builder, x: Tensor, z_hat: Tensor, axes: list[int], norm:
         return rev.emit(operator, a, b, dtype=x.dtype, shape=[rows.shape[0], *x.shape[1:]])
 
     def mean(a: Tensor) -> gs.Variable:
-        shape = [1 if i in axes else n for i, n in enumerate(a.shape)]
-        if rev.graph.opset < 18:
-            return rev.emit("ReduceMean", a, dtype=x.dtype, shape=shape, axes=axes, keepdims=1)
-        return rev.emit("ReduceMean", a, np.array(axes), dtype=x.dtype, shape=shape, keepdims=1)
+        return rev.reduce("ReduceMean", a, axes, keepdims=1)
 
     centred = emit("Sub", x, mean(x))
     mean_square = mean(emit("Mul", centred, centred))

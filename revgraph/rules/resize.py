@@ -143,7 +143,7 @@ def _free_matrix(rev: Builder, resize: gs.Node, i: int, y_hat: Tensor, sizes: Te
     column = rev.emit("Unsqueeze", along.count(rev, m), np.array([1]), dtype=np.int64, shape=[None, 1])
     rows, columns = Number.of(rev, column), Number.of(rev, along.count(rev, n))
     matrix = _hat(_positions(resize, i, rows, Number.of(rev, n), Number.of(rev, m)), columns).tensor
-    return rev.emit("Cast", matrix, dtype=y_hat.dtype, shape=[None, None], to=y_hat.dtype.type)
+    return rev.cast(matrix, y_hat.dtype)
 
 
 def _hat(at: Any, columns: Any) -> Any:

@@ -143,8 +143,7 @@ def _condition(fwd: Builder, where: gs.Node) -> Bottleneck:
     if condition.shape is None or len(condition.shape) != len(y.shape) or condition.shape[0] != y.shape[0]:
         why = f"its condition is shaped {condition.shape}"
         raise cannot_reverse(where, why, "give it the batch axis, or make it a constant")
-    kind = {"dtype": y.dtype, "to": y.dtype.type}
-    return (op.mask(fwd, fwd.emit("Cast", condition, shape=condition.shape, **kind)),)
+    return (op.mask(fwd, fwd.cast(condition, y.dtype)),)
 
 
 def _where(rev: Builder, where: gs.Node, y_hat: Tensor, r: Bottleneck) -> XHats:
@@ -162,7 +161,7 @@ def _cast(rev: Builder, cast: gs.Node, y_hat: Tensor, r: Bottleneck) -> XHats:
         raise cannot_reverse(cast, f"it rounds to {y.dtype}", "choose --at before this node")
     if x.dtype == y_hat.dtype or not np.issubdtype(x.dtype, np.floating):
         return (y_hat,)
-    return (rev.emit("Cast", y_hat, dtype=x.dtype, shape=y_hat.shape, to=x.dtype.type),)
+    return (rev.cast(y_hat, x.dtype),)
 
 
 def _depth_to_space(rev: Builder, node: gs.Node, y_hat: Tensor, r: Bottleneck) -> XHats:
