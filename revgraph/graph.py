@@ -15,6 +15,7 @@ with contextlib.redirect_stdout(io.StringIO()):  # it logs to stdout, where resu
     from onnx_graphsurgeon.logger import G_LOGGER
 
 from revgraph import weights
+from revgraph.names import first_free
 from revgraph.weights import LightModel, Weights
 
 G_LOGGER.severity = G_LOGGER.CRITICAL + 1
@@ -59,10 +60,7 @@ class Builder:
 
     def fresh(self, stem: str) -> str:
         """A name that neither graph has: `stem`, or `stem_1`, `stem_2`, ..."""
-        name, i = stem, 0
-        while name in self.names:
-            i += 1
-            name = f"{stem}_{i}"
+        name = first_free(stem, self.names)
         self.names.add(name)
         return name
 

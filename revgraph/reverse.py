@@ -7,6 +7,7 @@ from collections.abc import Container, Sequence
 from revgraph.errors import RevgraphError
 from revgraph.flow import descendants, path
 from revgraph.graph import Builder, Tensor, gs
+from revgraph.names import first_free
 from revgraph.rules.rule import Bottleneck, cannot_reverse
 from revgraph.variants import Variant
 
@@ -116,7 +117,7 @@ def _total(rev: Builder, tensor: Tensor, contributions: dict[str, list[Tensor]])
 def _rows(fwd: gs.Graph) -> str:
     """The name of p's first dimension: P, unless the model uses that for one of its own."""
     used = {dim for tensor in fwd.tensors().values() for dim in tensor.shape or () if isinstance(dim, str)}
-    return next(name for name in ("P", *(f"P_{i}" for i in range(len(used) + 1))) if name not in used)
+    return first_free("P", used, start=0)
 
 
 def _keep_used_taps(fwd: gs.Graph, rev: gs.Graph) -> None:

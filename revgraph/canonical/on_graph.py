@@ -11,6 +11,7 @@ import onnx.reference
 
 from revgraph.errors import RevgraphError
 from revgraph.graph import activations, gs, producer, static
+from revgraph.names import first_free
 from revgraph.weights import MIN_ELEMENTS
 from revgraph.window import Window, explicit_pads
 
@@ -28,7 +29,7 @@ def rename_reserved(graph: gs.Graph) -> None:
             what = f"cannot compile a model with an input or output called '{name}'"
             raise RevgraphError(what, "the reversed file uses that name", "rename it")
         if tensor is not None:
-            tensor.name = next(n for i in itertools.count(1) if (n := f"{name}_{i}") not in tensors)
+            tensor.name = first_free(name, tensors)
 
 
 # fmt: off

@@ -1,6 +1,5 @@
 """Passes on the model as onnx reads it."""
 
-import itertools
 from collections.abc import Iterator
 
 import onnx
@@ -9,6 +8,7 @@ import onnx.version_converter
 
 from revgraph.errors import RevgraphError
 from revgraph.graph import tensor_names
+from revgraph.names import first_free
 from revgraph.op import TAPS
 
 OPSETS = (17, 21)
@@ -94,12 +94,11 @@ def separate_inputs(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def name_nodes(model: onnx.ModelProto) -> onnx.ModelProto:
     """Unnamed nodes are named after their first output; no name repeats, and none hides a tap's."""
-    taken, tensors = set[str](), set(tensor_names(model))
+    tensors = set(tensor_names(model))
+    taken = {name.removesuffix(f"/{tap}") for tap in TAPS for name in tensors if name.endswith(f"/{tap}")}
     for node in model.graph.node:
         stem = node.name or next(filter(None, node.output), node.op_type)
-        names = itertools.chain([stem], (f"{stem}_{i}" for i in itertools.count(1)))
-        free = (n for n in names if n not in taken and tensors.isdisjoint(f"{n}/{tap}" for tap in TAPS))
-        node.name = next(free)
+        node.name = first_free(stem, taken)
         taken.add(node.name)
     return model
 

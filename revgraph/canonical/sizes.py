@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from revgraph.graph import Tensor, gs, static
+from revgraph.names import first_free
 
 Entry = int | float | bool | str | None
 """A number, the name of a free dimension, or None where only the run knows."""
@@ -226,9 +227,7 @@ def _rename_apart(branch: gs.Graph, graph: gs.Graph) -> None:
     made = [tensor for node in branch.nodes for tensor in node.outputs if not tensor.is_empty()]
     tensors = {id(tensor): tensor for tensor in (*held, *made) if outer.get(tensor.name) is not tensor}
     for named in (*branch.nodes, *tensors.values()):
-        stem = named.name or named.op
-        names = itertools.chain([stem], (f"{stem}_{i}" for i in itertools.count(1)))
-        named.name = next(name for name in names if name not in taken)
+        named.name = first_free(named.name or named.op, taken)
         taken.add(named.name)
 
 
