@@ -25,8 +25,8 @@ __all__ = [
     "Builder",
     "Shape",
     "Tensor",
-    "activations",
     "attach",
+    "computed_inputs",
     "export",
     "gs",
     "inner_tensors",
@@ -152,7 +152,7 @@ def export(graph: gs.Graph) -> LightModel:
     return weights.of(gs.export_onnx(graph), held)
 
 
-def activations(node: gs.Node) -> list[gs.Variable]:
+def computed_inputs(node: gs.Node) -> list[gs.Variable]:
     """The inputs that the run computes, in order: neither weights nor absent."""
     return [tensor for tensor in node.inputs if isinstance(tensor, gs.Variable) and not tensor.is_empty()]
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from revgraph.canonical.group import Found, constants, evaluate, sources
-from revgraph.graph import activations, gs, producer
+from revgraph.canonical.recognition import Found, absorbable, constants, evaluate, sources
+from revgraph.graph import computed_inputs, gs
 
 # fmt: off
 ELEMENTWISE = frozenset({
@@ -65,20 +65,12 @@ def recognise(end: gs.Node, keep: Container[str]) -> Found | None:
         alone = len(nodes) == 1 and end.op not in ("Max", "Min")
         if len(read) == 1 and not alone and (known := _identify(nodes, read[0])):
             found = list(nodes), read[0], known
-        joining = [node for tensor in read if (node := _absorbable(tensor, nodes, keep))]
+        near = (absorbable(tensor, nodes, keep, ELEMENTWISE) for tensor in read)
+        joining = [node for node in near if node is not None and _of_numbers(node)]
     if found is None:
         return None
     members, x, (operator, attributes, bounds) = found
     return members, [gs.Node(operator, end.name, attributes, [x, *bounds])]
-
-
-def _absorbable(tensor: gs.Variable, nodes: list[gs.Node], keep: Container[str]) -> gs.Node | None:
-    """The tensor's producer, if it may join: elementwise by numbers, and read by the group alone."""
-    node = producer(tensor)
-    if node is None or node.op not in ELEMENTWISE or len(node.outputs) != 1 or tensor.name in keep:
-        return None
-    members = {id(member) for member in nodes}
-    return node if _of_numbers(node) and all(id(reader) in members for reader in tensor.outputs) else None
 
 
 def _of_numbers(node: gs.Node) -> bool:
@@ -100,7 +92,7 @@ def _identify(nodes: list[gs.Node], x: gs.Variable) -> Known | None:
         operator, attributes, _ = FUNCTIONS[nearest]
         return operator, dict(attributes), []
     # x - relu(x) and max(x, relu(x)) are clipped x's as well, but nobody means them so.
-    chain = all(node.op in CLIPS and len(activations(node)) == 1 for node in nodes)
+    chain = all(node.op in CLIPS and len(computed_inputs(node)) == 1 for node in nodes)
     return _identify_clip(y, x, nodes[0].name) if chain else None
 
 

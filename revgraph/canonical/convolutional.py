@@ -4,7 +4,7 @@ import numpy as np
 
 from revgraph.canonical.shapes import infer_shapes
 from revgraph.errors import RevgraphError
-from revgraph.graph import Tensor, activations, attach, export, gs, static
+from revgraph.graph import Tensor, attach, computed_inputs, export, gs, static
 
 # Layers that treat each position alone and keep its channels where they are.
 POINTWISE = frozenset(
@@ -77,7 +77,7 @@ def _connect(node: gs.Node, kernel: list[int]) -> None:
     plain = node.attrs.get("alpha", 1.0) == node.attrs.get("beta", 1.0) == 1.0 and not node.attrs.get(
         "transA", 0
     )
-    if not constants or not plain or len(activations(node)) != 1:
+    if not constants or not plain or len(computed_inputs(node)) != 1:
         what = f"cannot make node '{node.name}' ({node.op}) slide"
         raise RevgraphError(what, "it is more than y = x W + b with constant W and b", "leave the option out")
     values = weight.values if node.attrs.get("transB", 0) else weight.values.T

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from revgraph.canonical.group import Found, constants, evaluate, sources
+from revgraph.canonical.recognition import Found, absorbable, constants, evaluate, sources
 from revgraph.errors import RevgraphError
-from revgraph.graph import Shape, activations, gs, producer
+from revgraph.graph import Shape, computed_inputs, gs
 
 # fmt: off
 OPERATORS = frozenset({
@@ -35,7 +35,7 @@ TOLERANCE = 1e-6
 
 def recognise(end: gs.Node, keep: Container[str]) -> Found | None:
     """The group that ends in this division, if it is an LRN of its numerator."""
-    if end.op not in ("Div", "Mul") or len(activations(end)) != 2 or not end.outputs:
+    if end.op not in ("Div", "Mul") or len(computed_inputs(end)) != 2 or not end.outputs:
         return None
     for x in end.inputs:
         nodes = _group(end, x, keep)
@@ -54,18 +54,10 @@ def _group(end: gs.Node, x: gs.Variable, keep: Container[str]) -> list[gs.Node] 
         if len(nodes) > MAX_NODES:
             return None
         others = [tensor for tensor in sources(nodes) if tensor is not x]
-        joining = [node for tensor in others if (node := _absorbable(tensor, nodes, keep))]
-    read = [node for node in nodes for tensor in activations(node) if any(tensor is t for t in others)]
+        joining = [node for tensor in others if (node := absorbable(tensor, nodes, keep, OPERATORS))]
+    read = [node for node in nodes for tensor in computed_inputs(node) if any(tensor is t for t in others)]
     powers = [node for node in nodes if node.op in ("Pow", "Sqrt")]
     return nodes if powers and all(node.op == "Shape" for node in read) else None
-
-
-def _absorbable(tensor: gs.Variable, nodes: list[gs.Node], keep: Container[str]) -> gs.Node | None:
-    node = producer(tensor)
-    if node is None or node.op not in OPERATORS or len(node.outputs) != 1 or tensor.name in keep:
-        return None
-    members = {id(member) for member in nodes}
-    return node if all(id(reader) in members for reader in tensor.outputs) else None
 
 
 def _fit(nodes: list[gs.Node], x: gs.Variable) -> tuple[int, dict[str, Any]] | None:

@@ -10,7 +10,7 @@ import onnx
 import onnx.reference
 
 from revgraph.errors import RevgraphError
-from revgraph.graph import activations, gs, producer, static
+from revgraph.graph import computed_inputs, gs, producer, static
 from revgraph.names import first_free
 from revgraph.weights import MIN_ELEMENTS
 from revgraph.window import Window, explicit_pads
@@ -76,7 +76,7 @@ def _fold(node: gs.Node, opset: int, most: int) -> np.ndarray | None:
             return None
         part = shape[node.attrs.get("start", 0) : node.attrs.get("end")]
         return np.array(part if node.op == "Shape" else math.prod(shape), np.int64)
-    if activations(node) or _elements(node) > most:
+    if computed_inputs(node) or _elements(node) > most:
         return None
     feeds: dict[str, Any] = {tensor.name: tensor.values for tensor in node.inputs if not tensor.is_empty()}
     exporter = gs.exporters.onnx_exporter.OnnxExporter

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from revgraph.canonical import activations, lrn
-from revgraph.canonical.group import Nodes
+from revgraph.canonical.recognition import Nodes
 from revgraph.graph import gs
 
 RECOGNISERS = (lrn.recognise, activations.recognise)

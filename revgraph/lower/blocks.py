@@ -3,7 +3,7 @@
 import numpy as np
 
 from revgraph import op
-from revgraph.graph import Builder, Tensor, activations, gs, producer, replace, static
+from revgraph.graph import Builder, Tensor, computed_inputs, gs, producer, replace, static
 from revgraph.simplify import all_of, read_tap, tap_of
 
 BLOCK = 16
@@ -36,7 +36,7 @@ def in_blocks(x: Tensor) -> bool:
             if node.attrs.get("group", 1) not in (1, tensor.shape[1]):
                 return False
         elif node.op in BLOCKED or (node.op in ("MaxPool", "AveragePool") and len(node.outputs) == 1):
-            waiting += activations(node)
+            waiting += computed_inputs(node)
         else:
             return False
     return True

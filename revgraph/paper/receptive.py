@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from revgraph.graph import activations, gs
+from revgraph.graph import computed_inputs, gs
 from revgraph.window import Window
 
 Interval = tuple[int, int]
@@ -40,7 +40,7 @@ def field(
         if (interval := seen.get(node.outputs[0].name)) is None:
             continue
         behind = _behind(node, interval)
-        for tensor in activations(node):
+        for tensor in computed_inputs(node):
             seen[tensor.name] = whole if behind is None else _union(behind, seen.get(tensor.name))
     found = seen.get(x, whole)
     return tuple(

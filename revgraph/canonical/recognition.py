@@ -1,6 +1,6 @@
-"""Groups of nodes that compute one function: what they read, and what they give for it."""
+"""What recognisers share: which nodes may join a group, what a group reads, and what it computes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,7 +9,7 @@ import onnx.reference
 from onnx.reference.op_run import OpRun
 
 from revgraph.canonical.on_model import OPSETS
-from revgraph.graph import activations, gs
+from revgraph.graph import computed_inputs, gs, producer
 
 Nodes = Sequence[gs.Node]
 """The last node first."""
@@ -20,8 +20,19 @@ Found = tuple[Nodes, Nodes]
 def sources(nodes: Nodes) -> list[gs.Variable]:
     """What the group reads and does not write, each once."""
     written = {id(tensor) for node in nodes for tensor in node.outputs}
-    read = {id(tensor): tensor for node in nodes for tensor in activations(node)}
+    read = {id(tensor): tensor for node in nodes for tensor in computed_inputs(node)}
     return [tensor for key, tensor in read.items() if key not in written]
+
+
+def absorbable(
+    tensor: gs.Variable, nodes: Nodes, keep: Container[str], operators: Container[str]
+) -> gs.Node | None:
+    """The tensor's producer, if it may join: of one output, which the group alone reads."""
+    node = producer(tensor)
+    if node is None or node.op not in operators or len(node.outputs) != 1 or tensor.name in keep:
+        return None
+    members = {id(member) for member in nodes}
+    return node if all(id(reader) in members for reader in tensor.outputs) else None
 
 
 def evaluate(nodes: Nodes, feeds: Mapping[str, np.ndarray]) -> np.ndarray | None:
