@@ -1,13 +1,12 @@
 """Two compilations of one network: how far their images agree, and at which layer they part."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from revgraph import neuron
-from revgraph.errors import missing_extra
-from revgraph.layout import laid_out, layouts, saliency
+from revgraph.errors import RevgraphError, missing_extra
 from revgraph.neuron import Neuron
 from revgraph.session import Session
 
@@ -16,6 +15,9 @@ PARTED = 1e-3
 
 FREE = 64
 """Of a random input, the height and width where the network leaves them free."""
+
+COLOURS = (1, 3)
+"""Channels that a picture may have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,3 +124,35 @@ def _found(layer: np.ndarray, others: Layers, lengths: np.ndarray) -> bool:
 
 def _length(values: np.ndarray) -> float:
     return float(np.linalg.norm(values.astype(np.float64)))
+
+
+# ---------------------------------------------------------------- channels first or last
+
+
+def layouts(array: np.ndarray) -> Iterator[np.ndarray]:
+    """The array as it is, from (N, C, ...) to (N, ..., C), and the other way: frameworks have both."""
+    yield array
+    if array.ndim > 2:
+        yield np.moveaxis(array, 1, -1)
+        yield np.moveaxis(array, -1, 1)
+
+
+def laid_out(array: np.ndarray, shape: Sequence[int | str | None], what: str) -> np.ndarray:
+    """The array in whichever layout fits a shape, whose first and free sizes may be any.
+
+    Raises:
+        RevgraphError: None does.
+    """
+    for candidate in layouts(array):
+        if len(shape) == candidate.ndim and all(
+            n == m or not isinstance(n, int) for n, m in zip(shape[1:], candidate.shape[1:], strict=True)
+        ):
+            return candidate
+    why = f"one is {list(array.shape)}, the other {list(shape)}, channels first or last"
+    raise RevgraphError(f"the two networks differ in {what}", why, "compare two of the same network")
+
+
+def saliency(x_hat: np.ndarray) -> np.ndarray:
+    """The L-infinity norm over the channels of one image, (C, ...) or (..., C), as for colours; Sect. 3.5."""
+    last = x_hat.shape[-1] in COLOURS and x_hat.shape[0] not in COLOURS
+    return np.asarray(np.abs(x_hat).max(axis=-1 if last else 0))

@@ -33,14 +33,13 @@ LEVELS = (  # from the top; a module imports those below it
     ("window", "graph"),
     ("zoo",),
     ("picture_files", "panels"),
-    ("picture", "recipe", "neuron", "layout"),
+    ("picture", "recipe", "neuron"),
     ("files", "writing"),
     ("declared", "weights", "errors", "names", "parallel"),
 )
 BESIDE = {  # what sits beside that order: all that each may import
     "neuron": {"errors"},
     "picture_files": {"errors", "neuron", "picture"},
-    "layout": {"errors"},
     "recipe": {"errors"},
     "picture": {"errors"},
     "panels": {"picture"},
