@@ -19,7 +19,7 @@ import numpy as np
 from revgraph.errors import RevgraphError
 from revgraph.lower.targets import ON_CUDA
 from revgraph.pair import Compiled
-from revgraph.runtime import Device, load, refused, run
+from revgraph.runtime import Device, package, refused, run
 
 Values = Mapping[str, Any]
 """onnxruntime's values by name."""
@@ -162,10 +162,10 @@ def copied(value: Any, device: Device) -> Any:
 def _like(value: Any, device: Device) -> Any:
     """Memory for such a value, on the device and outside of any session's."""
     shape, kind = value.shape(), value.element_type()
-    return load().OrtValue.ortvalue_from_shape_and_type(shape, kind, device.kind, device.index)
+    return package().OrtValue.ortvalue_from_shape_and_type(shape, kind, device.kind, device.index)
 
 
 def _options(graph: str) -> Any:
-    options = load().RunOptions()
+    options = package().RunOptions()
     options.add_run_config_entry("gpu_graph_id", graph)
     return options

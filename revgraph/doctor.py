@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 
 from revgraph.errors import RevgraphError
-from revgraph.runtime import load
+from revgraph.runtime import package
 from revgraph.session import Session
 
 REPEATS = 3
@@ -34,7 +34,7 @@ class Finding:
 def examine() -> Iterator[Finding]:
     """Look at onnxruntime, run a small network on each device, and look for what each extra brings."""
     try:
-        onnxruntime = load()
+        onnxruntime = package()
     except RevgraphError as error:
         yield Finding("onnxruntime", False, f"{error.why} ({error.remedy})")
     else:

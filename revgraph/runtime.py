@@ -59,12 +59,12 @@ CPU = Device()
 
 def ort_values(weights: Weights) -> dict[str, Any]:
     """The arrays as onnxruntime's values, over the same memory."""
-    onnxruntime = load()
+    onnxruntime = package()
     return {name: onnxruntime.OrtValue.ortvalue_from_numpy(values) for name, values in weights.items()}
 
 
-def load() -> Any:
-    """The package.
+def package() -> Any:
+    """onnxruntime itself.
 
     Raises:
         RevgraphError: It is not installed.
@@ -89,7 +89,7 @@ def open_light(
     Raises:
         RevgraphError: onnxruntime cannot run the graph, or the device is not there.
     """
-    import onnxruntime
+    onnxruntime = package()
 
     names = list(light.weights)
     options = onnxruntime.SessionOptions()
@@ -190,7 +190,7 @@ def _reads(node: onnx.NodeProto) -> Iterator[str]:
 
 def ort_value(value: Any) -> Any:
     """An array, a tensor that speaks DLPack, or what is one already, without a copy where that can be."""
-    import onnxruntime
+    onnxruntime = package()
 
     if isinstance(value, onnxruntime.OrtValue):
         return value
@@ -222,7 +222,7 @@ def check_cuda() -> None:
     Raises:
         RevgraphError: Something is.
     """
-    onnxruntime, what = load(), "cannot run on CUDA"
+    onnxruntime, what = package(), "cannot run on CUDA"
     if CUDA not in onnxruntime.get_available_providers():
         why = f"this onnxruntime {onnxruntime.__version__} is built for CPUs"
         remedy = 'pip uninstall onnxruntime, then pip install "revgraph[gpu]"'

@@ -13,6 +13,7 @@ from revgraph import cli, doctor, runtime
 from revgraph.errors import RevgraphError
 from revgraph.runtime import Device
 from revgraph.session import Session
+from revgraph.weights import LightModel
 
 
 @pytest.mark.parametrize(
@@ -35,6 +36,27 @@ def test_other_names_are_refused(name, capsys):
     with pytest.raises(SystemExit):
         cli.main(["demo", f"--device={name}"])
     assert "known: cpu, cuda, cuda:0" in capsys.readouterr().err
+
+
+# ----- Where onnxruntime is not -----
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda: runtime.ort_value(np.zeros(1)),
+        lambda: runtime.ort_values({"w": np.zeros(1)}),
+        lambda: runtime.open_light(LightModel(cnn(), {}), {}, 0),
+        runtime.check_cuda,
+    ],
+    ids=["ort_value", "ort_values", "open_light", "check_cuda"],
+)
+def test_whatever_needs_onnxruntime_says_what_to_install(monkeypatch, use):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(
+        RevgraphError, match=r'onnxruntime is not installed \(pip install "revgraph\[cpu\]"\)'
+    ):
+        use()
 
 
 # ----- Where CUDA is not -----
