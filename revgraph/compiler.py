@@ -12,7 +12,6 @@ from pathlib import Path
 
 import onnx
 
-import revgraph
 from revgraph import flow, network, pair, variants
 from revgraph.canonical import half, on_model, patterns
 from revgraph.errors import RevgraphError
@@ -24,6 +23,7 @@ from revgraph.pair import Compiled
 from revgraph.reverse import reverse
 from revgraph.scaling import keep_in_range
 from revgraph.simplify import simplify
+from revgraph.version import __version__
 from revgraph.weights import LightModel
 
 PRECISIONS = ("fp32", "fp16")
@@ -110,7 +110,7 @@ class _Options:
     ) -> dict[str, str]:
         """The metadata of both files that says of what and how they were made, with a digest of it."""
         noted = {
-            "version": revgraph.__version__,
+            "version": __version__,
             "variant": self.variant,
             "at": y.name,
             "input": x.name,
@@ -164,7 +164,7 @@ def _export(graph: gs.Graph, source: onnx.ModelProto | None) -> LightModel:
     graph.ir_version = graph.ir_version or on_model.IRS[0]
     light = export(graph)
     model = light.model
-    model.producer_name, model.producer_version = "revgraph", revgraph.__version__
+    model.producer_name, model.producer_version = "revgraph", __version__
     if source is not None:
         _restore_texts(model, source)
     onnx.checker.check_model(light.as_inputs(), full_check=True)

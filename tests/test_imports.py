@@ -35,7 +35,7 @@ LEVELS = (  # from the top; a module imports those below it
     ("picture_files", "panels"),
     ("picture", "recipe", "neuron"),
     ("files", "writing"),
-    ("declared", "weights", "errors", "names", "parallel"),
+    ("declared", "weights", "errors", "names", "parallel", "version"),
 )
 BESIDE = {  # what sits beside that order: all that each may import
     "neuron": {"errors"},

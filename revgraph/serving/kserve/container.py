@@ -5,13 +5,13 @@ import re
 from pathlib import Path
 from typing import Any
 
-import revgraph
 from revgraph import recipe
 from revgraph.errors import RevgraphError
 from revgraph.pair import Compiled
 from revgraph.recipe import Recipe
 from revgraph.runtime import Device
 from revgraph.serving import Written
+from revgraph.version import __version__
 
 HTTP, GRPC = 8080, 8081
 """The container's ports."""
@@ -66,7 +66,7 @@ def _recipe(folder: Path, path: Path, own: Recipe) -> Written:
 
 
 def _dockerfile(extras: list[str], command: list[str]) -> bytes:
-    wanted = f"revgraph[{','.join(extras)}]=={revgraph.__version__}"
+    wanted = f"revgraph[{','.join(extras)}]=={__version__}"
     return f"""\
 FROM python:3.12-slim
 WORKDIR /served
