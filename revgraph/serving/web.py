@@ -20,7 +20,7 @@ from urllib.parse import quote
 import onnx
 from PIL import Image
 
-from revgraph import demo, feeding, pair, picture, recipe, zoo
+from revgraph import cache, demo, feeding, pair, picture, recipe, zoo
 from revgraph.compiler import compile
 from revgraph.declared import shape_of
 from revgraph.errors import RevgraphError
@@ -126,7 +126,7 @@ def build() -> Path:
     """
     sources = sorted(path for path in SOURCE.rglob("*") if path.is_file() and not _is_made(path))
     parts = (part for path in sources for part in (path.name.encode(), path.read_bytes()))
-    place = zoo.cache() / "pages" / hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
+    place = cache.folder() / "pages" / hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
     if place.is_dir():
         return place
     npm = _npm()

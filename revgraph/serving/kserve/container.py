@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from revgraph import recipe
+from revgraph import packages, recipe
 from revgraph.errors import RevgraphError
 from revgraph.pair import Compiled
 from revgraph.recipe import Recipe
@@ -43,7 +43,7 @@ def contents(
         beside = {} if named else _recipe(folder, Path(chosen), own)
         command += ["--recipe", chosen if named else Path(chosen).name]
     extras = ["gpu" if on == "cuda" else "cpu", "serve"]
-    if own.labels and own.labels.package in recipe.DEMO:
+    if own.labels and own.labels.package in packages.DEMO:
         extras.append("demo")
     return {
         **{path: (content, compiled.about(path)) for path, content in graphs.items()},
