@@ -2,7 +2,8 @@
 
 from revgraph.compiler import compile
 from revgraph.errors import RevgraphError
-from revgraph.pair import Compiled, load
+from revgraph.loading import load
+from revgraph.pair import Compiled
 from revgraph.session import Session, Trace
 from revgraph.variants import VARIANTS
 from revgraph.version import __version__ as __version__

@@ -1,7 +1,7 @@
 """A compilation: the tapped forward graph, the reversed graph, and what ties them together."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,16 +11,12 @@ import numpy as np
 import onnx
 import onnx.utils
 
-from revgraph import choice, files, weights, writing
+from revgraph import choice, storing, weights, writing
 from revgraph.declared import Shape, dtype_of, shape_of
 from revgraph.errors import RevgraphError
-from revgraph.variants import VARIANTS
 from revgraph.weights import LightModel
 
 PREFIX = "revgraph."
-
-ONE_FILE = files.MAX_BYTES - 2**20
-"""Most bytes of a model with its weights in one file, a little below protobuf's limit."""
 
 ENDS = {
     "forward.onnx": "the forward graph with its taps",
@@ -29,9 +25,6 @@ ENDS = {
     "weights": "the weights of both",
 }
 """What the files of a compilation end in, after the model's name and the variant, and a line on each."""
-
-PAGE = 4096
-"""Weights in a file of their own begin at multiples of this, so that runtimes can map them."""
 
 
 @dataclass(frozen=True)  # without slots: what is read of the metadata is kept
@@ -64,7 +57,7 @@ class Compiled:
     @cached_property
     def metadata(self) -> Mapping[str, str]:
         """What revgraph noted of the compilation, without the prefix `revgraph.`."""
-        return _metadata(self.light_forward.model)
+        return metadata_of(self.light_forward.model)
 
     @property
     def variant(self) -> str:
@@ -151,7 +144,7 @@ class Compiled:
         if choose is not None:
             fused = choice.inside(fused, self.at, choose)
         set_metadata(fused.model, noted)
-        set_metadata(fused.model, {"digest": _digest(fused)})
+        set_metadata(fused.model, {"digest": digest_of(fused)})
         return fused
 
     def fused_from_p(self) -> LightModel:
@@ -187,7 +180,7 @@ class Compiled:
     ) -> tuple[dict[Path, writing.Content], tuple[Path, ...]]:
         """What to write of `models`, and the files of the same name and variant that go."""
         folder = next(iter(models)).parent
-        contents = stored(models, self._place(folder, "weights"))
+        contents = storing.stored(models, self._place(folder, "weights"))
         places = (self._place(folder, end) for end in ENDS)
         return contents, tuple(path for path in places if path not in contents)
 
@@ -218,39 +211,11 @@ class Compiled:
         return tuple(contents)
 
 
-def stored(models: Mapping[Path, LightModel], data: Path) -> dict[Path, writing.Content]:
-    """The contents of models by path; where one would exceed 2 GiB their weights go into `data`, the last."""
-    if any(light.nbytes > ONE_FILE for light in models.values()):
-        return _apart(models, data)
-    return {path: _one_file(light) for path, light in models.items()}
-
-
-def _one_file(light: LightModel) -> Iterator[bytes]:
-    """A file's content, serialised when it is asked for."""
-    yield light.whole().SerializeToString(deterministic=True)
-
-
-def _apart(models: Mapping[Path, LightModel], data: Path) -> dict[Path, writing.Content]:
-    """The contents of models that share one file of weights, and of that file, last."""
-    held = {name: array for light in models.values() for name, array in light.weights.items()}
-    pieces: list[bytes | memoryview] = []
-    offsets, end = dict[str, int](), 0
-    for name, array in held.items():
-        offsets[name], padding = end, -array.nbytes % PAGE
-        pieces += [array.data, bytes(padding)]
-        end += array.nbytes + padding
-    contents: dict[Path, writing.Content] = {
-        path: light.stored_in(data.name, offsets).SerializeToString(deterministic=True)
-        for path, light in models.items()
-    }
-    return contents | {data: pieces}
-
-
 def tie(name: str, forward: LightModel, reverse: LightModel, metadata: dict[str, str]) -> Compiled:
     """Make a compilation of two graphs by writing what ties them into both."""
     for light in (forward, reverse):
         set_metadata(light.model, metadata)
-    digest = {"digest": _digest(forward, reverse)}
+    digest = {"digest": digest_of(forward, reverse)}
     for light in (forward, reverse):
         set_metadata(light.model, digest)
     return Compiled(name, forward, reverse)
@@ -263,124 +228,16 @@ def set_metadata(model: onnx.ModelProto, metadata: dict[str, str]) -> None:
     onnx.helper.set_model_props(model, dict(sorted(entries.items())))
 
 
-def _metadata(model: onnx.ModelProto) -> dict[str, str]:
+def metadata_of(model: onnx.ModelProto) -> dict[str, str]:
     return {e.key.removeprefix(PREFIX): e.value for e in model.metadata_props if e.key.startswith(PREFIX)}
 
 
-def _digest(*models: LightModel) -> str:
+def digest_of(*models: LightModel) -> str:
     """Sha256 over the graphs, what was noted of them, and their weights, in order."""
     parts: list[bytes | np.ndarray] = []
     for light in models:
-        noted = {key: value for key, value in _metadata(light.model).items() if key != "digest"}
+        noted = {key: value for key, value in metadata_of(light.model).items() if key != "digest"}
         parts.append(json.dumps(noted, sort_keys=True).encode())
         parts.append(light.model.graph.SerializeToString(deterministic=True))
         parts.extend(light.weights.values())
     return weights.sha256(*parts)
-
-
-# ---------------------------------------------------------------- loading
-
-
-def load(folder: str | Path, variant: str | None = None) -> Compiled:
-    """Read the compilation in a folder.
-
-    Args:
-        folder: Where `Compiled.save` wrote it, as two files or a fused one.
-        variant: Which one, where there are several.
-
-    Returns:
-        The compilation; a fused one is taken apart again.
-
-    Raises:
-        RevgraphError: There is none, there are several, or the files do not belong together.
-    """
-    with writing.settled(Path(folder)):
-        name, paths = _found(Path(folder), variant)
-        regions: files.Regions = {}
-        models = [files.read_model(path, regions)[0] for path in paths]
-    for path, light in zip(paths, models, strict=True):
-        _check_metadata(path, light.model)
-    return _split(name, paths[0], models[0]) if len(models) == 1 else _join(name, paths, models)
-
-
-def _found(folder: Path, variant: str | None) -> tuple[str, tuple[Path, ...]]:
-    """The name of the one compilation in a folder, and its files."""
-    compilations = _compilations(folder)
-    found = {stem: paths for stem, paths in compilations if variant in (None, stem.rpartition(".")[2])}
-    if not found:
-        wanted = "" if variant is None else f" for {variant}"
-        what = f"no compilation{wanted} in '{folder}'"
-        raise RevgraphError(what, "no such files", "make one with revgraph compile")
-    if len(found) > 1:
-        what = f"several compilations in '{folder}'"
-        same = len({stem.rpartition(".")[2] for stem in found}) == 1
-        remedy = "give each model a folder of its own" if same else "choose one with --variant"
-        raise RevgraphError(what, ", ".join(sorted(found)), remedy)
-    ((stem, paths),) = found.items()
-    return stem.rpartition(".")[0], paths
-
-
-def load_all(folder: str | Path, variant: str | None = None) -> list[Compiled]:
-    """Every compilation in a folder, or the one of that variant.
-
-    Raises:
-        RevgraphError: There is none, or there are several of one variant; or as `load` does.
-    """
-    held = {stem.rpartition(".")[2] for stem, _ in _compilations(Path(folder))}
-    found = [name for name in VARIANTS if name in held and variant in (None, name)]
-    return [load(folder, name) for name in found] or [
-        load(folder, variant)
-    ]  # the latter says what is missing
-
-
-def _compilations(folder: Path) -> Iterable[tuple[str, tuple[Path, ...]]]:
-    """`<model>.<variant>` and its files, for every compilation in the folder."""
-    if not folder.is_dir():
-        what = f"cannot read '{folder}'"
-        raise RevgraphError(what, "there is no such folder", "make one with revgraph compile")
-    for path in sorted(folder.glob("*.onnx")):
-        stem, _, part = path.stem.rpartition(".")
-        if part == "forward" and stem.rpartition(".")[2] in VARIANTS:
-            yield stem, (path, path.with_name(f"{stem}.reversed.onnx"))
-        elif part in VARIANTS and stem:
-            yield path.stem, (path,)
-
-
-def _check_metadata(path: Path, model: onnx.ModelProto) -> None:
-    missing = {"variant", "at", "input", "taps", "pair", "signals", "digest"} - _metadata(model).keys()
-    if missing:
-        why = f"its metadata lacks revgraph.{min(missing)}"
-        raise RevgraphError(f"'{path}' is not a file of revgraph's", why, "make one with revgraph compile")
-
-
-def _join(name: str, paths: tuple[Path, ...], models: list[LightModel]) -> Compiled:
-    forward, reverse = models
-    metadata = [_metadata(light.model) for light in models]
-    remedy = "compile the model again"
-    if metadata[0]["pair"] != metadata[1]["pair"]:
-        what = f"'{paths[0]}' and '{paths[1]}' do not belong together"
-        raise RevgraphError(what, "they come from different compilations", remedy)
-    if {m["digest"] for m in metadata} != {_digest(forward, reverse)}:
-        what = f"'{paths[0]}' and '{paths[1]}' are not as revgraph wrote them"
-        raise RevgraphError(what, "their digest differs", remedy)
-    return Compiled(name, forward, reverse)
-
-
-def _split(name: str, path: Path, light: LightModel) -> Compiled:
-    """Take a fused model apart at its taps and at p, which is an input again if it was not."""
-    model, metadata = light.model, _metadata(light.model)
-    if metadata["digest"] != _digest(light):
-        what = f"'{path}' is not as revgraph wrote it"
-        raise RevgraphError(what, "its digest differs", "compile the model again")
-    taps = json.loads(metadata["taps"])
-    extractor = onnx.utils.Extractor(model)
-    added = {"p", choice.CLASS} if metadata.get("choose") == choice.CLASS else {"p"}
-    inputs = [value.name for value in model.graph.input if value.name not in added]
-    outputs = [value.name for value in model.graph.output if value.name != "x_hat"]
-    forward = extractor.extract_model(inputs, [*outputs, *taps])
-    reverse = extractor.extract_model(["p", *taps], ["x_hat"])
-    choice.rows(reverse.graph, "x_hat").CopyFrom(reverse.graph.input[0].type.tensor_type.shape.dim[0])
-    for part in (forward, reverse):
-        kept = {e.key: e.value for e in model.metadata_props if e.key != PREFIX + "choose"}
-        onnx.helper.set_model_props(part, kept)
-    return tie(name, weights.of(forward, light.weights), weights.of(reverse, light.weights), {})

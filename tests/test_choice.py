@@ -12,7 +12,7 @@ from networks import cnn, he, model, node, picture
 from onnx import TensorProto, helper, numpy_helper
 
 import revgraph
-from revgraph import choice, neuron, pair
+from revgraph import choice, neuron, storing
 from revgraph.cli import main
 from revgraph.errors import RevgraphError
 from revgraph.weights import LightModel
@@ -266,9 +266,9 @@ def test_inside_branches_the_name_gives_way_too():
 
 
 @pytest.mark.parametrize("choose", ["max", "class", None])
-@pytest.mark.parametrize("limit", [pair.ONE_FILE, 0])
+@pytest.mark.parametrize("limit", [storing.ONE_FILE, 0])
 def test_a_saved_file_is_taken_apart_again(tmp_path, monkeypatch, choose, limit):
-    monkeypatch.setattr(pair, "ONE_FILE", limit)
+    monkeypatch.setattr(storing, "ONE_FILE", limit)
     made, x = compiled(mixed()), picture(3, 4, 9, 9)
     written = made.save(tmp_path, fused=True, choose=choose)
     assert [path.suffix for path in written] == [".onnx", ".weights"][: 1 if limit else 2]

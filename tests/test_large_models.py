@@ -16,7 +16,7 @@ from onnx import helper
 from PIL import Image
 
 import revgraph
-from revgraph import cli, pair
+from revgraph import cli, storing
 from revgraph.errors import RevgraphError
 
 X = picture(2, 3, 8, 8)
@@ -58,7 +58,7 @@ def files_in(folder):
 @pytest.fixture
 def apart(monkeypatch):
     """Every model is too large for one file."""
-    monkeypatch.setattr(pair, "ONE_FILE", 0)
+    monkeypatch.setattr(storing, "ONE_FILE", 0)
 
 
 # ----- Saving and loading -----
@@ -85,7 +85,7 @@ def test_weights_lie_once_in_a_file_beside_both(tmp_path, apart):
 def test_the_files_give_what_single_files_give(tmp_path, monkeypatch, fused, fully_convolutional):
     one = compiled(fully_convolutional=fully_convolutional)
     one.save(tmp_path / "one", fused=fused)
-    monkeypatch.setattr(pair, "ONE_FILE", 0)
+    monkeypatch.setattr(storing, "ONE_FILE", 0)
     compiled(fully_convolutional=fully_convolutional).save(tmp_path / "apart", fused=fused)
     assert len(files_in(tmp_path / "apart")) == len(files_in(tmp_path / "one")) + 1
     found, again = revgraph.load(tmp_path / "one"), revgraph.load(tmp_path / "apart")
@@ -187,17 +187,17 @@ def test_weights_of_another_compilation_are_noticed(tmp_path, apart):
 
 
 @pytest.mark.parametrize("fused", [False, True])
-@pytest.mark.parametrize("limit", [0, pair.ONE_FILE])
-@pytest.mark.parametrize("before", [0, pair.ONE_FILE])
+@pytest.mark.parametrize("limit", [0, storing.ONE_FILE])
+@pytest.mark.parametrize("before", [0, storing.ONE_FILE])
 @pytest.mark.parametrize("fused_before", [False, True])
 def test_saving_leaves_no_file_of_the_compilation_before(
     tmp_path, monkeypatch, fused_before, before, fused, limit
 ):
-    monkeypatch.setattr(pair, "ONE_FILE", before)
+    monkeypatch.setattr(storing, "ONE_FILE", before)
     compiled(variant="salinet").save(tmp_path)
     others = files_in(tmp_path)
     compiled(at="relu2").save(tmp_path, fused=fused_before)
-    monkeypatch.setattr(pair, "ONE_FILE", limit)
+    monkeypatch.setattr(storing, "ONE_FILE", limit)
     written = compiled().save(tmp_path, fused=fused)
     assert files_in(tmp_path) == sorted([*others, *(path.name for path in written)])
     assert revgraph.load(tmp_path, "desalinet").at == "logits"

@@ -36,7 +36,7 @@ def test_no_run_reads_the_metadata_again(monkeypatch):
     session = Session(revgraph.compile(cnn(), variant="desalinet"))
     first = session.forward(picture(1, 3, 8, 8))
     monkeypatch.delattr(pair, "json")  # whoever reads it now fails
-    monkeypatch.delattr(pair, "_metadata")
+    monkeypatch.delattr(pair, "metadata_of")
     trace = session.forward(picture(1, 3, 8, 8))
     assert trace.taps.keys() == first.taps.keys()
     assert session.reverse(trace, np.ones_like(trace.y)).shape == (1, 3, 8, 8)

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 import revgraph
-from revgraph import pair, recipe, zoo
+from revgraph import loading, recipe, zoo
 from revgraph.cli.command import Args
 from revgraph.errors import RevgraphError
 from revgraph.pair import Compiled
@@ -46,7 +46,7 @@ def compiled_for(
             bottleneck=bottleneck,
         )
     folder = Path(name)
-    found = pair.load(folder, variant)
+    found = loading.load(folder, variant)
     outputs = {node.name: node.output[0] for node in found.light_forward.model.graph.node}
     if at not in (None, found.at) and outputs.get(at) != found.at:
         why = f"it was compiled at '{found.at}'"

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 import revgraph
-from revgraph import choice, pair, serving, variants
+from revgraph import choice, loading, serving, variants
 from revgraph.cli import given, options, printing
 from revgraph.cli.command import Args, Command
 from revgraph.pair import Compiled
@@ -52,7 +52,7 @@ def _web(args: Args) -> Written:
 def _every_compilation(args: Args) -> list[Compiled]:
     """A folder's compilations, or a model's three named variants; or the one asked for."""
     if given.is_folder(args.model):
-        return pair.load_all(args.model, args.variant)
+        return loading.load_all(args.model, args.variant)
     model, names = given.model(args.model), [args.variant] if args.variant else variants.NAMED
     return [revgraph.compile(model, variant=name, at=args.at, target="web") for name in names]
 

@@ -3,7 +3,7 @@
 import argparse
 import dataclasses
 
-from revgraph import pair, variants, verify
+from revgraph import loading, variants, verify
 from revgraph.cli import given, options, printing
 from revgraph.cli.command import Args, Command
 
@@ -19,7 +19,7 @@ def arguments(sub: argparse.ArgumentParser) -> None:
 
 
 def run(args: Args) -> int:
-    compiled = pair.load(args.folder, args.variant)
+    compiled = loading.load(args.folder, args.variant)
     model = None if args.model is None else given.model(args.model)
     checks = []
     for check in verify.verify(compiled, model, threads=args.threads, device=args.device, seed=args.seed):

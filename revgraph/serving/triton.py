@@ -13,7 +13,7 @@ from typing import Any
 
 import onnx
 
-from revgraph import pair
+from revgraph import pair, storing
 from revgraph.declared import in_numbers, shape_of
 from revgraph.errors import RevgraphError
 from revgraph.pair import Compiled
@@ -105,7 +105,9 @@ def repository(
         version = folder / part / "1"
         config = _config(part, models[part], batch, _backend(batch, device))
         written[folder / part / "config.pbtxt"] = (config, "")
-        for path, content in pair.stored({version / "model.onnx": light}, version / "model.weights").items():
+        for path, content in storing.stored(
+            {version / "model.onnx": light}, version / "model.weights"
+        ).items():
             written[path] = (content, what if path.suffix == ".onnx" else "its weights")
     halves = {part: models[part] for part in (f"{name}.forward", f"{name}.reversed")}
     config = _ensemble(name, halves, compiled.taps, batch)

@@ -20,7 +20,7 @@ from urllib.parse import quote
 import onnx
 from PIL import Image
 
-from revgraph import cache, demo, feeding, pair, picture, recipe, zoo
+from revgraph import cache, demo, feeding, picture, recipe, storing, zoo
 from revgraph.compiler import compile
 from revgraph.declared import shape_of
 from revgraph.errors import RevgraphError
@@ -58,7 +58,7 @@ def site(
     """
     fused = union(compilations)
     name = f"{compilations[0].name}.onnx"
-    if fused.nbytes > pair.ONE_FILE:
+    if fused.nbytes > storing.ONE_FILE:
         why = f"its weights are {fused.nbytes / 2**30:.1f} GiB"
         raise RevgraphError("cannot package this network for the web", why, "a smaller one")
     said = _site(fused, name, compilations, chosen)
@@ -70,7 +70,7 @@ def site(
     built = build()
     for path in sorted(path for path in built.rglob("*") if path.is_file()):
         written[folder / path.relative_to(built)] = path, WHATS.get(path.name, "")
-    for path, content in pair.stored({folder / name: fused}, folder / "none").items():
+    for path, content in storing.stored({folder / name: fused}, folder / "none").items():
         written[path] = content, f"the network and its {', '.join(c.variant for c in compilations)}"
     text = json.dumps(said, ensure_ascii=False, indent=1)
     written[folder / "site.json"] = text.encode(), WHATS["site.json"]
