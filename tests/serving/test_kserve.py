@@ -369,19 +369,17 @@ def test_more_requests_at_once_than_it_takes_are_told_to_come_back(server):
     assert status == 200
 
 
-def test_the_readmes_client_gets_its_picture_and_then_other_classes(tmp_path, monkeypatch):
-    written = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-    command, code = (
-        re.search(rf"<!-- {marker} -->\n```\w+\n(.*?)```", written, re.DOTALL)[1]
-        for marker in ("serve", "serve client")
-    )
+def test_the_guides_client_gets_its_picture_and_then_other_classes(tmp_path, monkeypatch):
+    guide = Path(__file__).parents[2] / "tools" / "guides" / "serve.md"
+    marked = r"<!-- run by: tests/serving/test_kserve.py -->\n```\w+\n(.*?)```"
+    command, code = re.findall(marked, guide.read_text(encoding="utf-8"), re.DOTALL)
     monkeypatch.chdir(tmp_path)
     zoo.sample("chelsea").save("cat.jpg")
     _, _, network, *options = command.split()
     with served(Path(network), *options, log=tmp_path) as server:
         here = code.replace("127.0.0.1:8080", f"127.0.0.1:{server.ports['http']}")
         names: dict[str, Any] = {}
-        exec(compile(here, "README.md", "exec"), names)
+        exec(compile(here, guide.name, "exec"), names)
     assert names["found"].as_numpy("label").tolist() == [b"Egyptian cat"]
     assert Image.open(io.BytesIO(Path("explained.png").read_bytes())).size == (227, 227)
     assert names["x_hat"].shape == (2, 3, 227, 227)
