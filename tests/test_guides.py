@@ -136,6 +136,13 @@ def test_the_readme_leads_to_every_guide(guide: Path) -> None:
     assert f"(tools/guides/{guide.name})" in GUIDES[0].read_text(encoding="utf-8")
 
 
+def test_the_list_of_files_has_every_one() -> None:
+    text = (ROOT / "tools" / "guides" / "how-it-works.md").read_text(encoding="utf-8")
+    listed = set(re.findall(r"`revgraph/(\w+)(?:/|\.py)`", text))
+    there = {path.stem for path in (ROOT / "revgraph").iterdir() if path.suffix in ("", ".py")}
+    assert there - listed - {"__init__", "__main__", "__pycache__"} == set()
+
+
 # ----- The run -----
 
 
