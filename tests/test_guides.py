@@ -27,6 +27,7 @@ from revgraph.draw import draw
 
 ROOT = Path(__file__).parents[1]
 GUIDES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "tools" / "guides").glob("*.md"))]
+PAGES = [*GUIDES, *sorted((ROOT / "tools").glob("*/README.md")), ROOT / "revgraph" / "rules" / "README.md"]
 IDS = [path.stem for path in GUIDES]
 QUICK = ("how-it-works", "your-model")
 CHANGING = ("add-a-rule", "add-a-target")
@@ -112,17 +113,22 @@ def test_output_follows_what_printed_it(guide: Path) -> None:
             assert before.runs
 
 
-@pytest.mark.parametrize("guide", GUIDES, ids=IDS)
-def test_its_links_lead_somewhere(guide: Path) -> None:
-    text = re.sub(r"^```.*?^```$", "", guide.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_its_links_lead_somewhere(page: Path) -> None:
+    text = prose(page)
     for link in re.findall(r"\]\((?!http)([^)]+)\)", text):
         file, _, heading = link.partition("#")
-        path = (guide.parent / file).resolve() if file else guide
+        path = (page.parent / file).resolve() if file else page
         assert path.exists(), link
         if heading:
             assert heading in anchors(path), link
     for name in re.findall(r"`((?:revgraph|models|tests|tools)/[\w./-]*)`", text):
-        assert (ROOT / name).exists() or guide.stem in CHANGING, name
+        assert (ROOT / name).exists() or page.stem in CHANGING, name
+
+
+def prose(page: Path) -> str:
+    """Without blocks of code."""
+    return re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
 
 
 def anchors(path: Path) -> set[str]:
@@ -134,6 +140,11 @@ def anchors(path: Path) -> set[str]:
 @pytest.mark.parametrize("guide", GUIDES[2:], ids=IDS[2:])
 def test_the_readme_leads_to_every_guide(guide: Path) -> None:
     assert f"(tools/guides/{guide.name})" in GUIDES[0].read_text(encoding="utf-8")
+
+
+def test_the_readme_takes_five_minutes() -> None:
+    """At 250 words a minute, tables and all."""
+    assert len(prose(GUIDES[0]).split()) <= 1250
 
 
 def test_the_list_of_files_has_every_one() -> None:
