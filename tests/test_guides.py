@@ -42,7 +42,7 @@ MARKERS = {
     "demo": "run by tests/test_readme.py",
     "tests": "run by .ci/run",
 }
-LANGUAGES = ("sh", "python", "text", "diff", "csv")
+LANGUAGES = ("sh", "python", "text", "diff")
 
 
 @dataclass(frozen=True)
