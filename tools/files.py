@@ -1,4 +1,4 @@
-"""Write the list of the package's files, at the end of `tools/guides/how-it-works.md`, from their docstrings."""
+"""Write the list of files at the end of `tools/guides/how-it-works.md`, from what they say of themselves."""
 
 import ast
 from pathlib import Path
