@@ -7,14 +7,15 @@ graph), simplify (what the target asks for), keep_in_range (of float16), lower (
 import hashlib
 import json
 from collections.abc import Container, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import onnx
 
-from revgraph import flow, network, pair, variants
+from revgraph import flow, network, odd, pair, variants
 from revgraph.canonical import half, on_model, patterns
 from revgraph.errors import RevgraphError
+from revgraph.finite import Count
 from revgraph.graph import Builder, Tensor, export, gs
 from revgraph.lower.target import lower
 from revgraph.lower.targets import BOTTLENECKS, TARGETS
@@ -60,17 +61,20 @@ def compile(
         The forward graph with its taps, and the reversed graph.
 
     Raises:
-        RevgraphError: The model cannot be read, or a layer of it cannot be reversed.
+        RevgraphError: The model cannot be read, or a layer of it cannot be reversed, or computes with NaN.
     """
     options = _Options(variant, lrn, target, precision, bottleneck, fully_convolutional)
     options.check()
     source = network.read(model)
     graph, x, y = network.locate(source, at, input, fully_convolutional)
+    if odd_weights := odd.odd_weights(graph.nodes):
+        odd.check_ancestors(graph, y)
     if not any(y is output for output in graph.outputs):
         graph.outputs.append(y)
     fwd = Builder(graph, {*graph.tensors(), "p", "x_hat"})
     if precision == "fp16":
         half.in_half(fwd, y)
+        odd_weights = odd.odd_weights(graph.nodes)
     outputs, tensors = len(graph.outputs), set(graph.tensors())
     with patterns.grouped(graph, y):
         rev, signals = reverse(fwd, variants.rules(variant, lrn), x, y)
@@ -83,7 +87,7 @@ def compile(
     noted = options.noted(source, x, y, graph.outputs[outputs:], beyond)
     forward, backward = _export(graph, source.light.model), _export(rev.graph, None)
     kept = _kept(signals, tensors & graph.tensors().keys(), backward.model)
-    return pair.tie(source.name, forward, backward, noted | _signals(kept, scales))
+    return pair.tie(source.name, forward, backward, noted | _signals(kept, scales) | _odd(odd_weights))
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +145,11 @@ def _signals(kept: Mapping[str, str], scales: Mapping[str, str]) -> dict[str, st
     if scaled := {x_hat: scales[x_hat] for x_hat in kept.values() if x_hat in scales}:
         noted["scales"] = json.dumps(scaled)
     return noted
+
+
+def _odd(found: Mapping[str, Count]) -> dict[str, str]:
+    """The metadata that says which weights are odd; none where none is."""
+    return {"odd_weights": json.dumps({n: asdict(count) for n, count in found.items()})} if found else {}
 
 
 def _check_choice(what: str, name: str, known: Iterable[str]) -> None:

@@ -40,6 +40,10 @@ class Feeder:
         self._channels_last = len(shape) == 4 and shape[3] == len(recipe.channels) != shape[1]
         fed = [shape[i] for i in (0, 3, 1, 2)] if self._channels_last else shape
         self.size = picture_size(fed, recipe, shorter)
+        if self._dtype.kind == "f" and recipe.largest > (most := float(np.finfo(self._dtype).max)):
+            made = f"recipe '{recipe.name}' makes numbers up to {recipe.largest:,.0f}"
+            why = f"{made}, and {self._dtype} ends at {most:,.0f}"
+            raise NoPicturesError("cannot feed pictures to this network", why, "choose another with --recipe")
         counted = recipe.labels is not None and pair.y_channels == recipe.labels.count
         self._names = (counted and recipe.class_names()) or ()
 

@@ -1,16 +1,17 @@
 """What each layer of a model is, how it reverses, and what its bottleneck weighs."""
 
 import math
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import onnx
 
-from revgraph import flow, network
+from revgraph import flow, network, odd
 from revgraph.canonical import patterns
 from revgraph.errors import RevgraphError
+from revgraph.finite import Count
 from revgraph.graph import Builder, Shape, gs, static
 from revgraph.lower import packed
 from revgraph.reverse import reverse_layer
@@ -28,6 +29,7 @@ class Layer:
         rules: The rule's name in each of the variants NAMED; empty where it cannot be reversed.
         bottleneck: Bytes of r per image in each of them; None where the size is known at run time only.
         packed: The same with `--bottleneck packed`.
+        odd_weights: How many infinities and denormals its weights hold, by name; most hold none.
         problem: Why it cannot be reversed, else None.
     """
 
@@ -37,6 +39,7 @@ class Layer:
     rules: Sequence[str]
     bottleneck: Sequence[int | None]
     packed: Sequence[int | None]
+    odd_weights: Mapping[str, Count]
     problem: str | None
 
 
@@ -58,14 +61,15 @@ def inspect(
 
 
 def _layer(graph: gs.Graph, node: gs.Node, live: Container[str]) -> Layer:
-    shape = node.outputs[0].shape
+    shape, found = node.outputs[0].shape, odd.odd_weights([node])
     try:
+        odd.check_weights(node)
         taps = [_taps(graph, node, variant, live) for variant in NAMED]
     except RevgraphError as error:
-        return Layer(node.name, node.op, shape, (), (), (), str(error))
+        return Layer(node.name, node.op, shape, (), (), (), found, str(error))
     names = [rules(variant)[node.op].name for variant in NAMED]
     plain, small = ([_total(map(nbytes, r)) for r in taps] for nbytes in (_bytes, packed.nbytes))
-    return Layer(node.name, node.op, shape, names, plain, small, None)
+    return Layer(node.name, node.op, shape, names, plain, small, found, None)
 
 
 def _taps(graph: gs.Graph, node: gs.Node, variant: str, live: Container[str]) -> list[gs.Node]:

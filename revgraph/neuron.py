@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from revgraph import finite
 from revgraph.errors import RevgraphError
 
 Array = npt.NDArray[Any]
@@ -149,13 +150,13 @@ def project(neuron: Neuron, y: Array, rng: np.random.Generator) -> Array:
     Asked again with the same rng, `random` and `mixture` give another p.
 
     Raises:
-        RevgraphError: y has no such neuron or is not finite, or the file does not fit y.
+        NotFiniteError: y or the file holds NaN or infinities.
+        RevgraphError: y has no such neuron, or the file does not fit it.
     """
     what = f"cannot project on '{neuron}'"
     if y.ndim < 2 or y.size == 0:
         raise RevgraphError(what, f"y is {_shape(y.shape)}", "a layer of shape (N, C, ...)")
-    if not np.isfinite(y).all():
-        raise RevgraphError(what, "y holds NaN or infinite values", "another picture, or --precision fp32")
+    finite.check(what, "y", y, "another picture, or --precision fp32")
     if neuron.kind == "file":
         return _from_file(neuron.file, y)
     row = KINDS[neuron.kind].row
@@ -227,6 +228,5 @@ def _from_file(file: str, y: Array) -> Array:
         raise RevgraphError(what, f"it holds {_shape(array.shape)} values of type {array.dtype}", remedy)
     with np.errstate(over="ignore"):
         p = np.array(np.broadcast_to(array, y.shape), y.dtype)
-    if not np.isfinite(p).all():
-        raise RevgraphError(what, f"it holds values that are not finite as {y.dtype}", remedy)
+    finite.check(what, f"as {y.dtype} it", p, remedy)
     return p

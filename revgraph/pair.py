@@ -1,7 +1,7 @@
 """A compilation: the tapped forward graph, the reversed graph, and what ties them together."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,9 +11,10 @@ import numpy as np
 import onnx
 import onnx.utils
 
-from revgraph import choice, storing, weights, writing
+from revgraph import choice, finite, storing, weights, writing
 from revgraph.declared import Shape, dtype_of, shape_of
 from revgraph.errors import RevgraphError
+from revgraph.finite import Count
 from revgraph.weights import LightModel
 
 PREFIX = "revgraph."
@@ -118,6 +119,23 @@ class Compiled:
     def beyond_paper(self) -> tuple[str, ...]:
         """The nodes whose activation the paper does not have: reversed by its slope."""
         return tuple(json.loads(self.metadata.get("beyond_paper", "[]")))
+
+    @cached_property
+    def odd_weights(self) -> dict[str, Count]:
+        """The weights that hold denormals, or infinities that are no bounds, and how many."""
+        noted = json.loads(self.metadata.get("odd_weights", "{}"))
+        return {name: Count(**found) for name, found in noted.items()}
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What people should know of it, a line each."""
+        return tuple(self._notes())
+
+    def _notes(self) -> Iterator[str]:
+        if nodes := self.beyond_paper:
+            said = "activations that the paper does not have are reversed by their slope"
+            yield f"{said}: {finite.listed(nodes)}"
+        yield from finite.notes(self.odd_weights)
 
     def fused(self, choose: str | None = None) -> onnx.ModelProto:
         """One model, weights shared: the model's inputs and p -> the model's outputs, y and x_hat.

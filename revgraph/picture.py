@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from revgraph import finite
 from revgraph.errors import RevgraphError
 
 Array = npt.NDArray[Any]
@@ -114,6 +115,8 @@ def _flatten(image: Image.Image) -> Image.Image:
 def _from_deep_grey(values: Array, mode: str) -> Image.Image:
     """16-bit or float grey as 8-bit: Pillow itself would clip at 255."""
     top = 1.0 if mode == "F" else 65535.0
+    if np.isnan(values).any():
+        raise ValueError("some of its grey values are NaN")
     if not (values.min() >= 0 and values.max() <= top):
         raise ValueError(f"its grey values lie outside 0 to {top:g}")
     return image_of(values / top)
@@ -129,7 +132,7 @@ def tone_map(x_hat: Array, scale: Array | None = None) -> Array:
     With `scale`, another x_hat, a is that one's.
 
     Raises:
-        RevgraphError: x_hat is not finite.
+        NotFiniteError: x_hat is not finite.
     """
     x = _finite(x_hat)
     of = x if scale is None else _finite(scale)
@@ -143,7 +146,12 @@ def tone_map(x_hat: Array, scale: Array | None = None) -> Array:
 
 
 def saliency(x_hat: Array) -> Array:
-    """The L-infinity norm over the channels of x_hat (C, H, W): (H, W), Sect. 3.5."""
+    """The L-infinity norm over the channels of x_hat (C, H, W): (H, W), Sect. 3.5.
+
+    Raises:
+        NotFiniteError: x_hat is not finite.
+    """
+    _check(x_hat)
     return np.asarray(np.abs(x_hat).max(axis=-3))
 
 
@@ -153,12 +161,13 @@ def image_of(rgb: Array) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0) if pixels.ndim == 3 else pixels))
 
 
+def _check(x_hat: Array) -> None:
+    finite.check("cannot show x_hat", "it", x_hat, "compile with --precision fp32, or check the model")
+
+
 def _finite(x_hat: Array) -> Array:
-    x = np.asarray(x_hat, np.float64)
-    if not np.isfinite(x).all():
-        why = "it holds NaN or infinite values"
-        raise RevgraphError("cannot show x_hat", why, "compile with --precision fp32, or check the model")
-    return x
+    _check(x_hat)
+    return np.asarray(x_hat, np.float64)
 
 
 def grey(x_hat: Array) -> Array:
@@ -167,9 +176,9 @@ def grey(x_hat: Array) -> Array:
     It is scaled by its 99.5 % quantile, or by its maximum where fewer points than that are lit.
 
     Raises:
-        RevgraphError: x_hat is not finite.
+        NotFiniteError: x_hat is not finite.
     """
-    found = saliency(_finite(x_hat))
+    found = saliency(x_hat).astype(np.float64)
     top = np.quantile(found, 0.995) or found.max() or 1.0
     return np.asarray(np.minimum(found, top) / top)
 

@@ -4,7 +4,7 @@ import hashlib
 import json
 import tomllib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -85,6 +85,12 @@ class Recipe:
     def rgb(self, x: Array) -> Array:
         """The (C, H, W) array x in RGB order, (3, H, W); a single channel three times."""
         return self._swap(x if len(self.channels) == 3 else np.repeat(x, 3, axis=0))
+
+    @property
+    def largest(self) -> float:
+        """The largest number, of either sign, that a picture is fed as."""
+        ends = (np.array([[0.0], [self.scale]]) - self.mean) / self.std
+        return float(np.abs(ends).max())
 
     def class_names(self) -> tuple[str, ...] | None:
         """One name per class, or None where the recipe has none.
@@ -169,9 +175,19 @@ def _problems(raw: Mapping[str, Any]) -> Iterator[str]:
     inner = (f"{table}.{key}" for table in ("input", "source", "labels") for key in raw.get(table, {}))
     for field in sorted({*raw, *inner} - FIELDS.keys()):
         yield f"unknown field '{field}' (known: {', '.join(FIELDS)})"
+    fields = raw["input"]
     for field in ("mean", "std"):
-        if len(raw["input"][field]) != len(raw["input"]["channels"]):
+        if len(fields[field]) != len(fields["channels"]):
             yield f"field 'input.{field}' must have one number per channel"
+    if not _fits(fields["scale"], fields["mean"], fields["std"]):
+        yield "fields 'input.scale', 'input.mean' and 'input.std' make numbers that float32 does not hold"
+
+
+def _fits(scale: float, mean: Sequence[float], std: Sequence[float]) -> bool:
+    """Whether black and white are float32 numbers, and differ in them."""
+    with np.errstate(over="ignore"):
+        ends = ((np.array([[0.0], [scale]]) - mean) / std).astype(np.float32)
+    return bool(np.isfinite(ends).all() and (ends[0] != ends[1]).all())
 
 
 def names() -> tuple[str, ...]:

@@ -17,6 +17,8 @@ from revgraph.weights import LightModel, Weights
 
 CUDA = "CUDAExecutionProvider"
 
+FLOATS = ("tensor(float)", "tensor(float16)", "tensor(double)")
+
 
 @dataclass(frozen=True, slots=True)
 class Device:
@@ -203,6 +205,13 @@ def ort_value(value: Any) -> Any:
         raise RevgraphError(
             what, why, "give a NumPy array, or a contiguous tensor that speaks DLPack"
         ) from error
+
+
+def on_host(value: Any) -> np.ndarray | None:
+    """The numbers of a floating-point value of onnxruntime's; None where they would have to be fetched."""
+    if value.device_name() != "cpu" or value.data_type() not in FLOATS:
+        return None
+    return np.asarray(value.numpy())
 
 
 def refused(error: Exception) -> Exception:

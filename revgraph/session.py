@@ -2,7 +2,7 @@
 
 import contextlib
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 import onnx
 
+from revgraph import finite
 from revgraph.capture import Captured, Graph, Results, capturable, copied, exclusive
 from revgraph.compiler import compile
 from revgraph.declared import Shape, shape_of
 from revgraph.errors import RevgraphError
+from revgraph.finite import NotFiniteError
 from revgraph.pair import Compiled
-from revgraph.runtime import Device, check_cuda, exposed, open_light, ort_value, ort_values
+from revgraph.runtime import Device, check_cuda, exposed, on_host, open_light, ort_value, ort_values
 from revgraph.weights import LightModel
 
 
@@ -48,6 +50,8 @@ class Session:
         cuda_graph: Whether a GPU captures what it does for a shape that it meets again, and then replays it.
             Each shape keeps its memory. Calls from several threads wait for each other, and onnxruntime
             captures for each thread anew.
+        check: Whether NaN and infinities are refused, in x, p, y and x_hat; else they are the caller's to
+            look for.
         configure: Called with each graph's `onnxruntime.SessionOptions` before it is opened, to set what else
             shall differ: memory arenas, graph optimisation, profiling.
         **options: For a model what `compile` is told, the variant at least; the target is the device's.
@@ -69,6 +73,7 @@ class Session:
         threads: int = 0,
         device: str = "cpu",
         cuda_graph: bool = True,
+        check: bool = True,
         configure: Callable[[Any], object] | None = None,
         **options: Any,
     ) -> None:
@@ -81,7 +86,7 @@ class Session:
             raise TypeError(f"a compilation takes no {', '.join(options)}: these are for compile")
         self.pair = pair
         self._free = _free_dimensions(pair)
-        self._threads, self._configure = threads, configure
+        self._threads, self._configure, self._check = threads, configure, check
         self._captures = cuda_graph and capturable(pair, self._device)
         self._alone = exclusive(self._device)
         # Kept here, for onnxruntime reads these arrays where they are and does not keep them itself.
@@ -112,6 +117,8 @@ class Session:
             y and the bottleneck.
 
         Raises:
+            NotFiniteError: x or y holds NaN or infinities, or another input NaN. Of y it names the first
+                layer on the way that does.
             RevgraphError: An input is missing or does not fit.
         """
         feeds = {self.pair.input: x, **others}
@@ -121,7 +128,10 @@ class Session:
             results = self._forward.run(names, checked, {})
             outputs = {name: results.array(name) for name in names if name not in self.pair.taps}
         taps = {name: results.values[name] for name in self.pair.taps}
-        return Trace(outputs[self.pair.at], outputs, taps, results if results.place else None)
+        y = outputs[self.pair.at]
+        if self._check and not finite.is_finite(y):
+            raise self._not_finite("y", y, self._inner(checked)[0].items())
+        return Trace(y, outputs, taps, results if results.place else None)
 
     def reverse(self, trace: Trace, p: Any) -> np.ndarray:
         """Run the reversed graph.
@@ -135,14 +145,20 @@ class Session:
             x_hat, (P, *x.shape[1:]).
 
         Raises:
+            NotFiniteError: p or x_hat holds NaN or infinities. Of x_hat it names the first layer on the way
+                back whose x_hat does.
             RevgraphError: p does not fit, or onnxruntime cannot run the reversed graph.
         """
         with self._alone:
-            results = self._reverse(trace, p)
-            return results.array("x_hat")
+            x_hat = self._reverse(trace, p).array("x_hat")
+        if self._check and not finite.is_finite(x_hat):
+            back = self._signals(trace, p)
+            signals = ((name, back[signal]) for name, signal in self.pair.signals.items() if signal in back)
+            raise self._not_finite("x_hat", x_hat, signals)
+        return x_hat
 
     def reverse_on_device(self, trace: Trace, p: Any) -> Any:
-        """As `reverse`, but x_hat stays where it was computed.
+        """As `reverse`, but x_hat stays where it was computed, and is not looked at.
 
         Returns:
             An `onnxruntime.OrtValue`, which other libraries take over by DLPack: `torch.from_dlpack(x_hat)`.
@@ -180,6 +196,17 @@ class Session:
         readers = [node for node in self.pair.light_forward.model.graph.node if tensor in node.input]
         return next((node.name for node in readers if node.output[0] in self.pair.signals), tensor)
 
+    def _not_finite(
+        self, what: str, values: np.ndarray, layers: Iterable[tuple[str, np.ndarray]]
+    ) -> NotFiniteError:
+        """The error for y or x_hat, from the layers' tensors in the order of computation."""
+        lost = next((name for name, each in layers if not finite.is_finite(each)), None)
+        where = "" if lost is None else f"; the first layer that does is '{lost}'"
+        half = self.pair.metadata["precision"] == "fp16"
+        remedy = "compile with --precision fp32" if half else "check the model's weights, and how x is scaled"
+        why = f"{what} holds {finite.said(values)}{where}"
+        return NotFiniteError(f"cannot reverse '{self.pair.name}'", why, remedy)
+
     def layers(
         self, x: np.ndarray, p: np.ndarray, **others: np.ndarray
     ) -> tuple[list[tuple[str, np.ndarray]], list[tuple[str, np.ndarray]]]:
@@ -193,15 +220,18 @@ class Session:
         Returns:
             Forward tensors by name, and by the same names their x_hat, each in the order of computation.
         """
-        graph, names = self._exposed_forward
-        feeds = self._checked({self.pair.input: x, **others})
-        with self._alone:
-            values = dict(graph.run(names, feeds, {}).values)
-            taps = {name: values.pop(name) for name in self.pair.taps}
-            forward = {name: value.numpy() for name, value in values.items()}
+        forward, taps = self._inner(self._checked({self.pair.input: x, **others}))
         y = forward[self.pair.at]
         back = {"p": p} | self._signals(Trace(y, {self.pair.at: y}, taps), p)
         return list(forward.items()), [(name, back[x_hat]) for name, x_hat in self.pair.signals.items()]
+
+    def _inner(self, feeds: Mapping[str, Any]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Every layer's output on the way from x to y, and the taps, from inputs that fit."""
+        graph, names = self._exposed_forward
+        with self._alone:
+            values = dict(graph.run(names, feeds, {}).values)
+            taps = {name: values.pop(name) for name in self.pair.taps}
+            return {name: value.numpy() for name, value in values.items()}, taps
 
     def _signals(self, trace: Trace, p: np.ndarray) -> dict[str, np.ndarray]:
         """Every x_hat on the way back, by the reversed tensor's name."""
@@ -257,7 +287,10 @@ class Session:
             raise RevgraphError(
                 f"p does not fit: it has {rows} rows", why, f"give {n} rows, or trace one image"
             )
-        return {"p": ort_value(p)}
+        value = ort_value(p)
+        if self._check and (held := on_host(value)) is not None:
+            finite.check("cannot project on p", "it", held)
+        return {"p": value}
 
     def _checked(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
         """The inputs as onnxruntime's values, which fit."""
@@ -266,6 +299,12 @@ class Session:
             given, wanted = (", ".join(f"'{name}'" for name in names) for names in (feeds, inputs))
             raise RevgraphError("the inputs do not fit", f"given were {given}", f"the model has {wanted}")
         return {name: self._fitting(inputs[name], value) for name, value in feeds.items()}
+
+    def _check_numbers(self, name: str, value: Any) -> None:
+        """Infinities mask what they are added to, but are nothing to see: x has none."""
+        held = on_host(value) if self._check else None
+        if held is not None and (name == self.pair.input or np.isnan(held).any()):
+            finite.check(f"cannot run '{self.pair.name}'", f"input '{name}'", held)
 
     def _fitting(self, declared: Any, given: Any) -> Any:
         kind, shape = _about(given)
@@ -278,7 +317,9 @@ class Session:
                 f"the model wants {declared.type} {declared.shape}",
                 "convert it, or compile a model that takes it",
             )
-        return ort_value(given)
+        value = ort_value(given)
+        self._check_numbers(declared.name, value)
+        return value
 
 
 def _free_dimensions(pair: Compiled) -> tuple[str, str]:

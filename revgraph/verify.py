@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from revgraph import compiler, network, reference
+from revgraph import compiler, finite, network, reference
 from revgraph.declared import dtype_of, shape_of
 from revgraph.errors import RevgraphError
 from revgraph.network import Source
@@ -84,6 +84,7 @@ def verify(
     """
     source = None if model is None else network.read(model)
     proof = _Proof(pair, threads, device, seed)
+    yield proof.numbers()
     yield proof.layers()
     yield proof.whole()
     yield proof.derivative()
@@ -105,7 +106,7 @@ class _Proof:
         self.pair, self.threads, self.rng = pair, threads, np.random.default_rng(seed)
         self.device = Device.of(device)
         self.half = bool(pair.scales) or pair.metadata["precision"] == "fp16"
-        self.session = Session(pair, threads=threads, device=device)
+        self.session = Session(pair, threads=threads, device=device, check=False)
         self.feeds, self.trace = self._first_run()
 
     # ----- Inputs -----
@@ -183,6 +184,38 @@ class _Proof:
     def _run(self, light: LightModel, names: list[str], feeds: Mapping[str, Any]) -> Arrays:
         session = open_light(light, ort_values(light.weights), self.threads, device=self.device)
         return {name: v.numpy() for name, v in zip(names, run(session, names, feeds), strict=True)}
+
+    # ----- Finite numbers -----
+
+    def numbers(self) -> Check:
+        """Nothing is NaN or infinite, but for weights that mask what they are added to, and what they mask.
+
+        Denormal weights are counted: a runtime may take them for zero.
+        """
+        what, weights = "finite numbers", self._weights
+        counts = {name: finite.count(values) for name, values in weights.items()}
+        masks = {name for name, found in counts.items() if found.infinite and not found.nan}
+        layers = {tensor: self.values[tensor] for tensor in reversed(self.pair.signals)}
+        masked = {name for name, values in layers.items() if masks and not np.isnan(values).any()}
+        x_hats = {tensor: self.apart[1][x_hat] for x_hat, tensor in self.heads.items() if x_hat != "p"}
+        for kind, tensors, excused in (
+            ("weight", weights, masks),
+            ("layer", layers, masked),
+            ("x_hat of", x_hats, set[str]()),
+        ):
+            lost = (name for name in tensors if name not in excused and not finite.is_finite(tensors[name]))
+            if name := next(lost, None):
+                return Check(what, False, None, f"{kind} '{name}' holds {finite.said(tensors[name])}")
+        denormal = sum(found.denormal for found in counts.values())
+        detail = f"{denormal:,} weights are denormal, and may be taken for zero" if denormal else ""
+        return Check(what, True, None, detail)
+
+    @property
+    def _weights(self) -> Arrays:
+        """Those of the user's network up to y."""
+        read = {name for node in self.model.graph.node for name in node.input}
+        held = (tensor for tensor in self.model.graph.initializer if tensor.name in read)
+        return {tensor.name: numpy_helper.to_array(tensor) for tensor in held}
 
     # ----- (a) -----
 
@@ -420,7 +453,8 @@ def _relative(
     if actual.shape != expected.shape:
         return float("inf")
     actual, expected = _wide(actual), _wide(expected)
-    error, scale = float(size((actual - expected).ravel())), float(size(expected.ravel()))
+    with np.errstate(invalid="ignore"):  # of infinities; NaN passes nothing
+        error, scale = float(size((actual - expected).ravel())), float(size(expected.ravel()))
     return error / scale if scale else float("inf") if error else 0.0
 
 

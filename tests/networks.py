@@ -59,6 +59,14 @@ def cnn(batch: int | str | None = "N", softmax: bool = True, **options: int) -> 
     return model(nodes if softmax else nodes[:-1], [batch, 3, 8, 8], weights | biases, **options)
 
 
+def overflowing(first: float, second: float, third: float) -> onnx.ModelProto:
+    """Three products by channel, conv1 conv2 y: x (N, 3, 8, 8) by the first, then the second, then a sum."""
+    eye = np.eye(3, dtype=np.float32)[..., None, None]
+    tensors = {"w1": eye * first, "w2": eye * second, "w3": np.full((3, 3, 1, 1), third, np.float32)}
+    nodes = [node("Conv", "x w1", "conv1"), node("Conv", "conv1 w2", "conv2"), node("Conv", "conv2 w3", "y")]
+    return model(nodes, ["N", 3, 8, 8], {n: w.astype(np.float32) for n, w in tensors.items()})
+
+
 def alexnet_like(normalised: bool = True) -> onnx.ModelProto:
     """Pools, LRN if wanted, a fully connected head; pictures of 48 x 48, ten classes."""
     rng = np.random.default_rng(0)

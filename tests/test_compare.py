@@ -7,13 +7,14 @@ import numpy as np
 import onnx
 import pytest
 from layers import weights
-from networks import cnn, model, node, picture
+from networks import cnn, model, node, overflowing, picture
 from PIL import Image
 
 import revgraph
 from revgraph import compare, neuron
 from revgraph.cli import main
 from revgraph.compare import laid_out, saliency
+from revgraph.finite import NotFiniteError
 
 EXPORTED = Path(__file__).parent / "exported"
 FIRST, *OTHERS = sorted(path.name for path in EXPORTED.iterdir() if path.is_dir())
@@ -186,6 +187,18 @@ def test_options_that_cannot_be_followed_are_one_line(files, capsys, options, me
     assert out == ""
     assert message in err
     assert err.count("\n") == 1
+
+
+def test_a_network_that_overflows_is_named():
+    """Not compared as if NaN were a number."""
+    nets = overflowing(1.0, 1.0, 1e36), overflowing(1.0, 1e30, 1e36)
+    a, b = (revgraph.Session(net, variant="salinet") for net in nets)
+    x = np.ones((1, 3, 8, 8), np.float32)
+    compare.compare(a, a, x, neuron.parse("max"), np.random.default_rng(0))
+    with pytest.raises(
+        NotFiniteError, match=r"y holds 192 infinite of 192 .* the first layer that does is 'y'"
+    ):
+        compare.compare(a, b, x, neuron.parse("max"), np.random.default_rng(0))
 
 
 # ----- Channels first or last -----

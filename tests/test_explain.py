@@ -4,13 +4,15 @@ import dataclasses
 import re
 
 import numpy as np
+import onnx
 import pytest
-from networks import cnn, he, model, node
+from networks import cnn, he, model, node, overflowing
 from PIL import Image
 
 import revgraph
-from revgraph import explain, neuron, recipe
+from revgraph import explain, feeding, neuron, recipe
 from revgraph.errors import RevgraphError
+from revgraph.finite import NotFiniteError
 
 NAMES = ("tench, Tinca tinca", "goldfish", "great white shark", "tiger shark", "hammerhead")
 
@@ -211,3 +213,21 @@ def test_a_network_of_sequences_is_refused():
 def test_a_network_of_a_fixed_batch_takes_no_single_picture():
     with pytest.raises(RevgraphError, match="its batch is fixed at 4"):
         explain.Explainer(session("salinet", cnn(batch=4)), plain())
+
+
+def test_a_recipe_beyond_float16_is_refused_for_a_network_in_it():
+    net = model([node("Relu", "x", "y")], ["N", 3, 8, 8])
+    for value in (*net.graph.input, *net.graph.output):
+        value.type.tensor_type.elem_type = onnx.TensorProto.FLOAT16
+    session = revgraph.Session(net, variant="identity")
+    feeding.Feeder(session.pair, plain(scale=65504.0))
+    why = "recipe 'plain' makes numbers up to 65,505, and float16 ends at 65,504"
+    with pytest.raises(feeding.NoPicturesError, match=why):
+        feeding.Feeder(session.pair, plain(scale=65000.0, mean=(-505.0, 0.0, 0.0)))
+
+
+def test_what_overflows_is_not_explained():
+    explainer = explain.Explainer(revgraph.Session(overflowing(1.0, 1.0, 2e38), variant="salinet"), plain())
+    white, rng = Image.new("RGB", (8, 8), "white"), np.random.default_rng(0)
+    with pytest.raises(NotFiniteError, match=r"y holds 192 infinite .* the first layer that does is 'y'"):
+        list(explainer.explain(white, [neuron.parse("max")], rng))

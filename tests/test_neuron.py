@@ -221,7 +221,7 @@ def test_out_of_range_gives_the_range(spec, why):
 def test_a_y_that_is_not_finite(spec, value):
     y = layer((2, 5, 4, 3))
     y[1, 2, 3, 1] = value
-    with pytest.raises(RevgraphError, match=f"cannot project on '{spec}': y holds NaN or infinite values"):
+    with pytest.raises(RevgraphError, match=f"cannot project on '{spec}': y holds 1 "):
         project(spec, y)
 
 
@@ -246,8 +246,8 @@ def test_random_needs_another_neuron():
         (np.float64(3), "it holds a scalar values"),
         (np.zeros((5, 4, 3), complex), "of type complex128"),
         (np.full((5, 4, 3), "a"), "of type <U1"),
-        (np.full((5, 4, 3), np.nan), "it holds values that are not finite as float32"),
-        (np.full((5, 4, 3), 1e300), "it holds values that are not finite as float32"),
+        (np.full((5, 4, 3), np.nan), "as float32 it holds 120 "),
+        (np.full((5, 4, 3), 1e300), "as float32 it holds 120 "),
     ],
 )
 def test_files_that_do_not_fit(tmp_path, values, why):

@@ -11,6 +11,7 @@ from PIL import Image
 
 from revgraph import picture
 from revgraph.errors import RevgraphError
+from revgraph.finite import NotFiniteError
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 
@@ -92,9 +93,10 @@ def test_big_endian_16_bit_grey(tmp_path):
 def test_float_grey(tmp_path):
     read = picture.read(saved(tmp_path, Image.fromarray(np.array([[0, 0.5, 1]], np.float32)), "a.tif"))
     assert [read.getpixel((x, 0))[2] for x in range(3)] == [0, 128, 255]
-    for value in (1.5, -0.1, np.nan):
-        path = saved(tmp_path, Image.fromarray(np.array([[value]], np.float32)), "a.tif")
-        with pytest.raises(RevgraphError, match="its grey values lie outside 0 to 1"):
+    outside, nan = "its grey values lie outside 0 to 1", "some of its grey values are NaN"
+    for value, why in ((1.5, outside), (-0.1, outside), (np.inf, outside), (np.nan, nan)):
+        path = saved(tmp_path, Image.fromarray(np.array([[0.5, value]], np.float32)), "a.tif")
+        with pytest.raises(RevgraphError, match=why):
             picture.read(path)
 
 
@@ -219,7 +221,7 @@ def test_x_hat_that_is_not_finite(value):
     x = np.zeros((3, 4, 4), np.float32)
     x[1, 2, 3] = value
     for show in (picture.tone_map, picture.grey):
-        with pytest.raises(RevgraphError, match="cannot show x_hat: it holds NaN or infinite values"):
+        with pytest.raises(RevgraphError, match="cannot show x_hat: it holds 1 "):
             show(x)
 
 
@@ -276,3 +278,14 @@ def test_png(shape):
     with Image.open(io.BytesIO(picture.png(pixels))) as image:
         assert (image.format, image.mode) == ("PNG", "L" if len(shape) == 2 else "RGB")
         np.testing.assert_array_equal(image, picture.image_of(pixels))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_saliency_of_what_is_not_finite_is_refused(value):
+    x_hat = np.zeros((3, 4, 5), np.float32)
+    x_hat[2, 3, 4] = value
+    for show in picture.saliency, picture.grey, picture.tone_map:
+        with pytest.raises(
+            NotFiniteError, match=r"cannot show x_hat: it holds 1 .* the first at \[2, 3, 4\]"
+        ):
+            show(x_hat)

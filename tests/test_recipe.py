@@ -263,6 +263,30 @@ def test_numbers_are_finite(mine, number):
         recipe.load(mine(MINIMAL.replace("2.0, 3.0", f"{number}, 3.0", 1)))
 
 
+@pytest.mark.parametrize("field", ["scale", "std"])
+@pytest.mark.parametrize("number", ["nan", "inf", "-1.0", "0.0", "-0.0", "1e-40", "5e-324"])
+def test_scale_and_std_are_finite_and_above_zero(mine, field, number):
+    """A denormal is as good as zero."""
+    text = {"scale": "scale = {}\n", "std": "std = [{}, 1.0, 1.0]\n"}[field].format(number)
+    lines = [text if line.startswith(field) else line for line in MINIMAL.splitlines(keepends=True)]
+    with pytest.raises(RevgraphError, match=f"field 'input.{field}' must be a"):
+        recipe.load(mine("".join(lines)))
+
+
+@pytest.mark.parametrize(
+    ("scale", "mean", "std"), [(1e29, 0.0, 1e-29), (1.0, 1e29, 1e-29), (1e-29, 0.0, 1e29), (1.0, 1e9, 1.0)]
+)
+def test_fields_that_make_no_picture_together_are_refused(mine, scale, mean, std):
+    """Infinite, or the same for black and white."""
+    values = {"scale": scale, "mean": [mean] * 3, "std": [std] * 3}
+    lines = MINIMAL.splitlines(keepends=True)
+    text = "".join(
+        next((f"{k} = {v}\n" for k, v in values.items() if line.startswith(k)), line) for line in lines
+    )
+    with pytest.raises(RevgraphError, match=r"'input.std' make numbers that float32 does not hold"):
+        recipe.load(mine(text))
+
+
 @pytest.mark.parametrize("field", ["titel", "input.chanels", "source.url", "labels.names"])
 def test_unknown_fields_are_named(mine, field):
     with pytest.raises(RevgraphError, match=f"unknown field '{field}' .known: title, "):

@@ -7,13 +7,14 @@ import numpy as np
 import onnx
 import pytest
 from layers import mixed
-from networks import cnn, he, model, node, picture, run
+from networks import cnn, he, model, node, overflowing, picture, run
 from onnx import helper, numpy_helper
 
 import revgraph
-from revgraph import capture, pair
+from revgraph import capture, pair, reference
 from revgraph import session as session_module
 from revgraph.errors import RevgraphError
+from revgraph.finite import NotFiniteError
 from revgraph.session import Session, Trace
 
 
@@ -365,3 +366,115 @@ def test_a_model_is_compiled_for_the_device():
 def test_a_compilation_is_told_no_more():
     with pytest.raises(TypeError, match="a compilation takes no at"):
         Session(revgraph.compile(cnn(), variant="salinet"), at="relu1")
+
+
+# ----- NaN, infinities, denormals -----
+
+
+def ort(array):
+    return session_module.ort_value(array)  # as any other library's tensor on the CPU
+
+
+@pytest.mark.parametrize("given", [np.asarray, ort])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_x_and_p_that_are_not_finite_are_refused(session, value, given):
+    x, p = picture(2, 3, 8, 8), np.zeros((2, 5), np.float32)
+    trace = session.forward(given(x))
+    x[1, 2, 0, 7] = p[1, 3] = value
+    kind = "NaN" if np.isnan(value) else "infinite"
+    why = rf"cannot run 'net': input 'x' holds 1 {kind} of 384 numbers, the first at \[1, 2, 0, 7\]"
+    assert isinstance(refused(why, session.forward, given(x)), NotFiniteError)
+    refused(why, session.layers, x, p)
+    why = rf"cannot project on p: it holds 1 {kind} of 10 numbers, the first at \[1, 3\]"
+    refused(why, session.reverse, trace, given(p))
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float64])
+def test_other_floating_types_are_looked_at_too(dtype):
+    source = model([node("Relu", "x", "y")], ["N", 1, 2, 2])
+    for value in (*source.graph.input, *source.graph.output):
+        value.type.tensor_type.elem_type = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    session = Session(source, variant="identity")
+    x = np.array([1, 2, np.inf, 4], dtype).reshape(1, 1, 2, 2)
+    refused(r"input .x. holds 1 infinite of 4 numbers, the first at \[0, 0, 1, 0\]", session.forward, x)
+
+
+def test_another_input_may_mask_by_infinity_but_not_be_nan():
+    net = model(
+        [node("Relu", "x", "r"), node("Add", "r z", "m"), node("Softmax", "m", "y", axis=1)], ["N", 4, 1]
+    )
+    net.graph.input.append(helper.make_tensor_value_info("z", onnx.TensorProto.FLOAT, ["N", 4, 1]))
+    net.graph.output[0].CopyFrom(helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, ["N", 4, 1]))
+    session = Session(net, variant="salinet", input="x", at="y")
+    x, z = picture(1, 4, 1), np.array([0, -np.inf, 0, 0], np.float32).reshape(1, 4, 1)
+    trace = session.forward(x, z=z)
+    assert trace.y[0, 1] == 0
+    assert np.isfinite(session.reverse(trace, np.ones_like(trace.y))).all()
+    z[0, 2] = np.nan
+    refused("input 'z' holds 1 NaN and 1 infinite of 4 numbers", session.forward, x, z=z)
+
+
+PLACES = [("portable", "plain"), ("cpu", "plain"), ("cpu", "packed"), ("web", "plain"), ("cuda", "packed")]
+
+
+@pytest.mark.parametrize(("target", "bottleneck"), PLACES)
+def test_y_that_overflows_names_the_first_layer(target, bottleneck):
+    net = overflowing(1e20, 1e19, 1e-20)
+    pair = revgraph.compile(net, variant="desalinet", target=target, bottleneck=bottleneck)
+    session = Session(pair, threads=1)
+    x = np.ones((2, 3, 8, 8), np.float32)
+    x[1] = 0.1
+    x[0, 1:] = 0
+    why = "cannot reverse 'net': y holds 192 NaN of 384 numbers|y holds 192 infinite of 384 numbers"
+    error = refused(why, session.forward, x)
+    assert error.why.endswith(", the first at [0, 0, 0, 0]; the first layer that does is 'conv2'")
+    assert error.remedy == "check the model's weights, and how x is scaled"
+    assert np.isfinite(session.forward(x[1:]).y).all()
+    assert not np.isfinite(Session(pair, check=False).forward(x).y).all()
+
+
+@pytest.mark.parametrize(("target", "bottleneck"), PLACES)
+def test_x_hat_that_overflows_names_the_first_layer_on_the_way_back(target, bottleneck):
+    net = overflowing(1e20, 1e19, 1e-25)
+    pair = revgraph.compile(net, variant="desalinet", target=target, bottleneck=bottleneck)
+    session = Session(pair, threads=1)
+    trace = session.forward(np.full((1, 3, 8, 8), 1e-10, np.float32))
+    p = np.zeros((2, 3, 8, 8), np.float32)
+    p[0, 0, 4, 5], p[1, 0, 4, 5] = 1, 1e30
+    assert np.isfinite(session.reverse(trace, p[:1])).all()
+    error = refused("cannot reverse 'net': x_hat holds 3 infinite of 384 numbers", session.reverse, trace, p)
+    assert "the first at [1, 0, 4, 5]; the first layer that does is 'x'" in error.why
+    p[1, 0, 4, 5] = 3e38
+    pair = revgraph.compile(overflowing(1e-10, 1e30, 1e5), variant="salinet", target=target)
+    session = Session(pair, threads=1)
+    trace = session.forward(np.zeros((1, 3, 8, 8), np.float32))
+    assert "layer that does is 'conv2'" in refused("x_hat holds", session.reverse, trace, p).why
+
+
+def test_float16_that_overflows_is_told_to_go_without():
+    """Beyond float32 too: within a graph onnxruntime's CPU computes float16 in that."""
+    pair = revgraph.compile(overflowing(6e4, 6e4, 6e4), variant="salinet", precision="fp16")
+    x = np.full((1, 3, 8, 8), 1e30, np.float32)
+    error = refused("y holds 192 infinite of 192 numbers", Session(pair, threads=1).forward, x)
+    assert error.remedy == "compile with --precision fp32"
+
+
+def test_denormal_x_and_weights_are_as_in_float64():
+    """onnxruntime's CPU flushes none: each is right to the least number that float32 has."""
+    rng = np.random.default_rng(0)
+    w = np.array([[1e-40, -3e-39], [2e-41, 1.0]], np.float32).reshape(2, 2, 1, 1)
+    nodes = [node("Conv", "x w", "c"), node("Relu", "c", "r"), node("Conv", "r w", "y")]
+    net = model(nodes, ["N", 2, 4, 4], {"w": w})
+    x = (rng.standard_normal((1, 2, 4, 4)) * 1e-39).astype(np.float32)
+    pair = revgraph.compile(net, variant="salinet")
+    session = Session(pair, threads=1)
+    trace = session.forward(x)
+    expected = reference.forward(net, {"x": x})
+    assert 0 < np.abs(trace.y).max() < 2.0**-126
+    np.testing.assert_allclose(trace.y, expected["y"], rtol=0, atol=2.0**-148)
+    p = np.ones_like(trace.y)
+    weights = {tensor.name: numpy_helper.to_array(tensor).astype(float) for tensor in net.graph.initializer}
+    back = reference.reverse(net, weights | expected, p=p, variant="salinet", at="y", to="x", lrn="identity")
+    x_hat = session.reverse(trace, p)
+    assert (x_hat != 0).any()
+    np.testing.assert_allclose(x_hat, back["x"], rtol=1e-6, atol=2.0**-148)

@@ -1,6 +1,7 @@
 """The proof passes on what is right, and fails on whatever was tampered with, past the digest."""
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,7 @@ import numpy as np
 import onnx
 import pytest
 from layers import mixed, weights
-from networks import cnn, model, node
+from networks import cnn, model, node, overflowing
 from onnx import numpy_helper
 from test_architectures import MODELS, reweighted
 
@@ -46,7 +47,7 @@ def test_every_exported_network_passes(path):
 def test_each_check_has_its_figure():
     net = cnn()
     checks = {check.what: check for check in verify(revgraph.compile(net, variant="salinet"), net)}
-    assert len(checks) == 8
+    assert len(checks) == 9
     for what, check in checks.items():
         assert check.verdict == "PASSED", what
         assert check.figure is None or check.figure < 1e-4, what
@@ -187,9 +188,70 @@ def test_not_a_number():
         kernel.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(kernel) * np.float32(np.nan), "w2"))
 
     pair = revgraph.compile(cnn(), variant="salinet")
-    assert LAYERS in failures(
-        list(verify(replace(pair, light_reversed=changed(pair.light_reversed, spoilt))))
+    checks = list(verify(replace(pair, light_reversed=changed(pair.light_reversed, spoilt))))
+    assert {FINITE, LAYERS} <= set(failures(checks))
+    assert checks[0].detail.startswith("x_hat of 'pool1' holds ")
+
+
+FINITE = "finite numbers"
+
+
+@pytest.mark.parametrize("target", ["portable", "cpu", "web"])
+def test_a_layer_that_overflows_is_named(target):
+    """Random x and p are about 1; the factors' products are not."""
+    (failed,) = (
+        check
+        for check in verify(
+            revgraph.compile(overflowing(1e20, 1e19, 1e-20), variant="salinet", target=target)
+        )
+        if check.what == FINITE
     )
+    assert failed.verdict == "FAILED"
+    assert re.match(r"layer 'conv2' holds .*\d infinite of 192 numbers, the first at \[0, 0, ", failed.detail)
+    (failed,) = (
+        check
+        for check in verify(
+            revgraph.compile(overflowing(3e38, 1e-30, 1e-5), variant="salinet", target=target)
+        )
+        if check.what == FINITE
+    )
+    assert failed.detail.startswith("layer 'conv1' holds ")
+
+
+def test_float16_that_overflows_inside_is_named_without_the_model():
+    """What a ReLU then shuts, or a sigmoid saturates, leaves y finite."""
+    net = overflowing(500.0, 500.0, 1e-6)
+    sigmoid = node("Sigmoid", "conv2", "s")
+    net.graph.node.insert(2, sigmoid)
+    net.graph.node[3].input[0] = "s"
+    pair = revgraph.compile(net, variant="salinet", precision="fp16")
+    failed = {check.what: check.detail for check in verify(pair) if check.passed is False}
+    assert failed[FINITE].startswith("layer 'conv2' holds ")
+    assert FINITE not in failures(list(verify(revgraph.compile(net, variant="salinet"))))
+
+
+def test_x_hat_of_a_layer_that_overflows_is_named():
+    net = overflowing(1e-30, 1e30, 1.0)
+    pair = revgraph.compile(net, variant="salinet")
+    assert FINITE not in failures(list(verify(pair)))
+
+    def steep(graph: onnx.GraphProto) -> None:
+        kernel = next(tensor for tensor in graph.initializer if tensor.name == "w2")
+        kernel.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(kernel) * np.float32(3e8), "w2"))
+
+    checks = list(verify(replace(pair, light_reversed=changed(pair.light_reversed, steep))))
+    (detail,) = (check.detail for check in checks if check.what == FINITE)
+    assert re.match(r"x_hat of 'conv1' holds \d+ infinite of 192 numbers", detail)
+
+
+def test_denormal_weights_are_counted():
+    net = cnn()
+    kernel = numpy_helper.to_array(net.graph.initializer[0]).copy()
+    kernel.flat[:4] = 1e-40, 0, -1e-44, 1e-37
+    net.graph.initializer[0].CopyFrom(numpy_helper.from_array(kernel, net.graph.initializer[0].name))
+    checks = {check.what: check for check in verify(revgraph.compile(net, variant="salinet"), net)}
+    assert failures(list(checks.values())) == []
+    assert checks[FINITE].detail == "2 weights are denormal, and may be taken for zero"
 
 
 # ----- The command -----
@@ -210,7 +272,7 @@ def test_the_command_ends_in_its_verdict(compiled, capsys, fused):
     assert main(["verify", str(folder), "--model", str(path)]) == 0
     *lines, verdict = capsys.readouterr().out.splitlines()
     assert verdict == "PASSED"
-    assert len(lines) == 8
+    assert len(lines) == 9
     assert all(line.startswith("PASSED ") for line in lines)
 
 

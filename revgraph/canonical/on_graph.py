@@ -85,7 +85,8 @@ def _fold(node: gs.Node, opset: int, most: int) -> np.ndarray | None:
     single.output.append(onnx.helper.make_empty_tensor_value_info(node.outputs[0].name))
     model = onnx.helper.make_model(single, opset_imports=[onnx.helper.make_opsetid("", opset)])
     try:
-        (values,) = onnx.reference.ReferenceEvaluator(model).run(None, feeds)
+        with np.errstate(all="ignore"):  # what is not finite then is told with its reader's name
+            (values,) = onnx.reference.ReferenceEvaluator(model).run(None, feeds)
     except Exception:  # whatever the evaluator makes of an odd constant: the node is left as it is
         return None
     return np.asarray(values, order="C")

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from revgraph import neuron, picture, runtime
+from revgraph import finite, neuron, picture, runtime
 from revgraph.capture import exclusive
 from revgraph.dataset import places
 from revgraph.dataset.output import Row
@@ -174,7 +174,7 @@ class Explaining:
         for k, number in enumerate(numbers):
             rng = np.random.default_rng([self._asked.seed, number])
             for n, chosen in enumerate(self._asked.neurons):
-                if np.isfinite(y[k]).all():
+                if finite.is_finite(y[k]):
                     p[k, n] = neuron.project(chosen, y[k : k + 1], rng)[0]
         return p
 
@@ -182,8 +182,9 @@ class Explaining:
         """What there is to say of one image's x_hat."""
         y = outputs[self._asked.pair.at]
         for what, values in ("y", y), ("x_hat", x_hat):
-            if not np.isfinite(values).all():
-                return {"error": f"{what} holds NaN or infinite values"}
+            if not finite.is_finite(values):
+                why = f"{finite.said(values)} (revgraph run names the layer)"
+                return {"error": f"{what} holds {why}"}
         peak = neuron.describe(p, y)
         label = self._feeder.label(peak.channel)
         chance = None if label is None else probability(next(iter(outputs.values())), y, peak)
@@ -265,7 +266,7 @@ class _Pair:
     """The two graphs: whatever the neurons are, the first runs once for all of them."""
 
     def __init__(self, pair: Compiled, threads: int, device: str, _: int) -> None:
-        self._session = Session(pair, threads=threads, device=device, cuda_graph=False)
+        self._session = Session(pair, threads=threads, device=device, cuda_graph=False, check=False)
 
     def __call__(self, x: np.ndarray, project: Project) -> Found:
         trace = self._session.forward(x)

@@ -25,7 +25,8 @@ BOOL = Encoding(_greater, _multiply)
 # ---------------------------------------------------------------- in float32, for maps in blocks of channels
 
 STEEP = np.float32(3e38)
-"""Times any y > 3.3e-20 it is above -BELOW; smaller ones count as zero."""
+"""Times any y > 3.3e-20 it is above -BELOW, and smaller ones count as zero; times any y > 3.3e-39 it is above
+1, and of smaller ones, which are denormal, SaliNet passes a part."""
 BELOW = np.float32(-1e19)
 """What a shut unit adds: more than any signal has."""
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from networks import cnn, model, node
+from networks import cnn, model, node, overflowing
 from PIL import Image
 
 import revgraph
@@ -324,3 +324,87 @@ def test_activations_beyond_the_paper_are_named_in_one_line(tmp_path, capsys):
     assert notes == [
         "revgraph: note: activations that the paper does not have are reversed by their slope: silu, tanh"
     ]
+
+
+# ----- NaN, infinities, denormals -----
+
+
+def spoilt(name: str, *values: float) -> None:
+    """net.onnx, the first numbers of a weight replaced."""
+    net = cnn()
+    tensor = next(tensor for tensor in net.graph.initializer if tensor.name == name)
+    changed = onnx.numpy_helper.to_array(tensor).copy()
+    changed.flat[: len(values)] = values
+    tensor.CopyFrom(onnx.numpy_helper.from_array(changed, name))
+    onnx.save(net, "net.onnx")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "compile net.onnx --variant salinet -o out",
+        "run net.onnx cat.png --recipe mine.toml -o out.png",
+        "batch pictures --model net.onnx --recipe mine.toml -o out",
+        "segment cat.png --model net.onnx --recipe mine.toml -o out",
+        "package net.onnx --for triton -o out",
+    ],
+)
+def test_weights_that_are_not_finite_are_one_line(run, here, line):
+    spoilt("w2", 1, np.nan)
+    before = tree(here)
+    status, out, err = run(line)
+    assert (status, out) == (1, [])
+    why = "its weight 'w2' holds 1 NaN of 1,080 numbers, the first at [0, 0, 0, 1]"
+    assert err[-1].startswith("revgraph: error: ")
+    assert err[-1].endswith(f"cannot reverse node 'conv2': {why} (train or export the model again)")
+    assert tree(here) == before
+
+
+def test_inspect_says_which_weights_are_not_finite(run):
+    spoilt("w2", 1, np.inf)
+    status, out, _ = run("inspect net.onnx")
+    assert status == 0
+    assert out[-1].startswith(
+        "cannot reverse node 'conv2': its weight 'w2' holds 1 infinite of 1,080 numbers"
+    )
+
+
+def test_denormal_weights_are_a_note_wherever_the_network_is_used(run):
+    spoilt("w2", 1e-40, -1e-41)
+    note = "revgraph: note: weights that are denormal: 2, in w2: runtimes may take them for zero"
+    for line in (
+        "compile net.onnx --variant salinet -o out",
+        "run out cat.png --recipe mine.toml -o out.png",
+        "run net.onnx cat.png --recipe mine.toml -o out.png",
+        "inspect net.onnx",
+        "figure overview --model net.onnx --recipe mine.toml --picture cat.png -o figure.png",
+    ):
+        status, _, err = run(line)
+        assert status == 0, err
+        assert [text for text in err if text.startswith(note)], line
+    assert run("compile net.onnx --variant salinet --quiet -o out")[2] == []
+    assert "2 weights are denormal" in run("verify out")[1][0]
+    (found,) = (
+        layer
+        for layer in json.loads("\n".join(run("inspect net.onnx --json")[1]))["layers"]
+        if layer["odd_weights"]
+    )
+    assert found["odd_weights"] == {"w2": {"nan": 0, "infinite": 0, "denormal": 2}}
+
+
+@pytest.mark.parametrize(
+    "line", ["run net.onnx pictures -o out", "compare net.onnx net.onnx pictures -o out"]
+)
+def test_what_overflows_names_the_picture_and_the_layer(run, here, line):
+    """The bright one; nothing is written of the other either."""
+    onnx.save(overflowing(1.0, 1.0, 6e37), "net.onnx")
+    for name, level in ("pictures/a.png", 100), ("pictures/b.jpg", 255):
+        Image.new("RGB", (8, 8), (level,) * 3).save(name)
+    before = tree(here)
+    status, out, err = run(line + " --recipe imagenet")
+    assert (status, out) == (1, [])
+    assert err[-1].startswith(
+        f"revgraph: error: '{Path('pictures/b.jpg')}': cannot reverse 'net': y holds 192 infinite"
+    )
+    assert "the first layer that does is 'y'" in err[-1]
+    assert tree(here) == before

@@ -226,7 +226,7 @@ def test_what_cannot_be_read_is_a_row_with_its_error(
 
 @pytest.mark.parametrize(
     ("gains", "bright", "error"),
-    [((1.0, 2e38), 255, "y holds NaN or infinite"), ((1e20, 1e30), 0, "x_hat holds NaN or infinite")],
+    [((1.0, 2e38), 255, "y holds 192 infinite of 192"), ((1e20, 1e30), 0, "x_hat holds 3 infinite of 192")],
 )
 def test_values_that_are_not_finite_are_errors(
     tmp_path: Path, gains: tuple[float, float], bright: int, error: str

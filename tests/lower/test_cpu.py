@@ -105,13 +105,25 @@ def test_a_kernel_that_two_convolutions_share_is_flipped_for_each():
 
 
 def test_tiny_and_huge_units_are_masked_like_others():
-    """Down to 3.3e-20, below which a unit counts as zero."""
+    """Down to 3.3e-20, below which DeSaliNet counts a unit as zero."""
     net = model(
         [node("Conv", "x w", "c"), node("Relu", "c", "y")], ["N", 1, 1, 6], {"w": weights(1, 1, 1, 1) * 0 + 1}
     )
     x = np.array([0, 1e-19, -1e-19, 1e30, -1e30, 1], np.float32).reshape(1, 1, 1, 6)
     x_hat = reverse(net, x, np.ones_like(x), "desalinet", target="cpu")
     np.testing.assert_array_equal(x_hat.ravel(), [0, 1, 0, 1, 0, 1])
+
+
+def test_denormal_units_are_open_in_part():
+    """Of SaliNet's, from 3.3e-39 down: no float32 is steep enough. Packed, or portable, they are whole."""
+    nodes = [node("Conv", "x w", "c"), node("Relu", "c", "y")]
+    net = model(nodes, ["N", 1, 1, 5], {"w": weights(1, 1, 1, 1) * 0 + 1})
+    x = np.array([0, 1e-40, 3.4e-39, 1e-30, -1e-40], np.float32).reshape(1, 1, 1, 5)
+    x_hat = reverse(net, x, np.ones_like(x), "salinet", target="cpu")
+    np.testing.assert_allclose(x_hat.ravel(), [0, 0.03, 1, 1, 0], rtol=1e-4)
+    for other in {"target": "portable"}, {"target": "cpu", "bottleneck": "packed"}:
+        x_hat = reverse(net, x, np.ones_like(x), "salinet", **other)
+        np.testing.assert_array_equal(x_hat.ravel(), [0, 1, 1, 1, 0])
 
 
 @pytest.mark.parametrize("variant", revgraph.VARIANTS)

@@ -13,7 +13,7 @@ from test_random_graphs import compiled
 
 import revgraph
 from revgraph.lower import blocks
-from revgraph.lower.targets import TARGETS
+from revgraph.lower.targets import BOTTLENECKS, TARGETS
 from revgraph.verify import verify
 
 OTHERS = ("cpu", "cuda")
@@ -176,3 +176,66 @@ def test_dimensions_of_one_name_are_not_one_dimension():
             trace = session.forward(x, m=factor)
             expected = factor * (x * factor > 0)
             np.testing.assert_array_equal(session.reverse(trace, np.ones_like(x)), expected + 0 * x)
+
+
+# ----- Zeros, denormals, infinities -----
+
+TINY = np.array([0, -0.0, 1.4e-45, -1.4e-45, 1e-40, -1e-40, 3e-39, 1e-30, 3e-20, 1, -1], np.float32)
+EVERYWHERE = [(target, kind) for target in TARGETS for kind in BOTTLENECKS]
+STEEP = ("cpu", "plain")
+"""Its masks in blocks are products, which denormals are too small for: see tests/lower/test_cpu.py."""
+
+
+def through(nodes, x, target, kind, variant="salinet", p=None):
+    """x_hat of channels that are alike, one of them, between two convolutions with the identity."""
+    eye = np.eye(8, dtype=np.float32)[..., None, None]
+    nodes = [node("Conv", "x w", "c"), *nodes, node("Conv", "m w", "y")]
+    net = model(nodes, ["N", 8, *x.shape], {"w": eye})
+    pair = revgraph.compile(net, variant=variant, target=target, bottleneck=kind)
+    session = revgraph.Session(pair, threads=1)
+    trace = session.forward(np.broadcast_to(x, (1, 8, *x.shape)).copy())
+    p = np.ones(trace.y.shape[2:], np.float32) if p is None else p
+    x_hat = session.reverse(trace, np.broadcast_to(p, trace.y.shape).copy())[0]
+    assert (x_hat == x_hat[:1]).all()
+    return x_hat[0]
+
+
+@pytest.mark.parametrize("variant", ["salinet", "desalinet", "salinet-centre"])
+@pytest.mark.parametrize(("target", "kind"), EVERYWHERE)
+def test_a_unit_is_open_where_x_is_positive_however_small(target, kind, variant):
+    """r = [x > 0], strictly; minus zero is none."""
+    x = TINY[None]
+    if (target, kind) == STEEP:
+        x = x[:, (x[0] > 3.3e-20) | (x[0] <= 0)]
+    x_hat = through([node("Relu", "c", "m")], x, target, kind, variant)
+    np.testing.assert_array_equal(x_hat, (x > 0).astype(np.float32))
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize(("target", "kind"), EVERYWHERE)
+def test_of_equal_maxima_the_first_is_chosen_minus_zero_among_them(target, kind, stride):
+    """Eq. (9) in loops: the first in row-major order, where 0 and -0 are the same."""
+    t = 1e-30 if (target, kind) == STEEP else 1e-40
+    x = np.array(
+        [[0, -0.0, t, 2 * t], [-0.0, 0, 2 * t, t], [-0.0, -0.0, -t, -1], [0, -0.0, 1, 1]], np.float32
+    )
+    n = (4 - 2) // stride + 1
+    p = np.arange(1, n * n + 1, dtype=np.float32).reshape(n, n)
+    expected = np.zeros((4, 4), np.float32)
+    for i, j in np.ndindex(n, n):
+        window = [(i * stride + a, j * stride + b) for a in range(2) for b in range(2)]
+        expected[max(window, key=lambda at: x[at])] += p[i, j]  # of equals the first
+    pool = node("MaxPool", "c", "m", kernel_shape=[2, 2], strides=[stride] * 2)
+    np.testing.assert_array_equal(through([pool], x, target, kind, p=p), expected)
+
+
+@pytest.mark.parametrize(("target", "kind"), EVERYWHERE)
+def test_windows_reach_into_the_padding_and_find_nothing_there(target, kind):
+    """All of x is below any number that might be padded with instead of minus infinity."""
+    lowest = np.finfo(np.float32).min
+    x = np.full((3, 3), lowest, np.float32)
+    x[1, 1] = np.nextafter(lowest, np.float32(0))
+    pool = node("MaxPool", "c", "m", kernel_shape=[2, 2], strides=[2, 2], pads=[1] * 4)
+    p = np.arange(1, 5, dtype=np.float32).reshape(2, 2)
+    expected = np.array([[1, 2, 0], [3, 4, 0], [0, 0, 0]], np.float32)
+    np.testing.assert_array_equal(through([pool], x, target, kind, p=p), expected)

@@ -5,7 +5,7 @@ import csv
 import numpy as np
 import onnx
 import pytest
-from networks import alexnet_like, model, node
+from networks import alexnet_like, model, node, overflowing
 from PIL import Image
 
 import revgraph
@@ -135,3 +135,20 @@ def test_an_unknown_layer_is_named(folder):
         search.strongest(
             search.look(subject, "desalinet", "pool9", 0, [str(folder / "pictures" / "0.png")]), 1
         )
+
+
+def test_pictures_that_overflow_are_left_out_and_said(folder, capsys):
+    """White does, which is fed as 2.2 to 2.6 in three channels; grey does not."""
+    net = overflowing(1.0, 1.0, 6e37)
+    onnx.save(net, folder / "net.onnx")
+    for name, level in ("a", 90), ("b", 255), ("c", 100):
+        Image.new("RGB", (8, 8), (level,) * 3).save(folder / "pictures" / f"{name}.png")
+    for i in range(5):
+        (folder / "pictures" / f"{i}.png").unlink()
+    given = ["search", str(folder / "pictures"), "--model", str(folder / "net.onnx"), "--at", "y"]
+    given += ["--recipe", "imagenet", "--channel", "0", "-o", str(folder / "sheet.png")]
+    assert main(given) == 0
+    left_out = (
+        f"1 picture left out: '{folder / 'pictures' / 'b.png'}': cannot reverse 'net': y holds 192 infinite"
+    )
+    assert left_out in capsys.readouterr().err

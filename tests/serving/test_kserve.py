@@ -300,6 +300,35 @@ def test_bytes_cannot_go_as_json(server):
     assert (status, "ask for it with binary_data" in found["error"]) == (400, True)
 
 
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e39"])
+@pytest.mark.parametrize("name", ["x", "p"])
+def test_json_that_is_not_finite_is_told_so(server, name, number):
+    """Python's writer of JSON knows these; 1e39 is infinite as FP32."""
+    numbers = {"x": [0.0] * 192, "p": [0.0] * 5}
+    numbers[name][3] = float(number)
+    shapes = {"x": [1, 3, 8, 8], "p": [1, 5]}
+    inputs = [{"name": n, "shape": shapes[n], "datatype": "FP32", "data": numbers[n]} for n in numbers]
+    body = json.dumps({"inputs": inputs}).replace("1e+39", "1e39").encode()
+    status, found = server.fetch("v2/models/net/infer", body, **JSON)
+    kind = "NaN" if number == "NaN" else "infinite"
+    why = f"input '{name}' holds 1 {kind} of {len(numbers[name])} numbers, the first at "
+    assert (status, why in found["error"]) == (400, True), found
+
+
+def test_infinite_outputs_go_as_bytes_not_as_json(tmp_path):
+    nodes = [networks.node("Relu", "x", "y"), networks.node("Log", "y", "log")]
+    net = networks.model(nodes, ["N", 3, 8, 8], outputs=["y", "log"])
+    revgraph.compile(net, variant="salinet", at="y").save(tmp_path)
+    x = {"name": "x", "shape": [1, 3, 8, 8], "datatype": "FP32", "data": [0.5] * 191 + [0.0]}
+    body = json.dumps({"inputs": [x], "outputs": [{"name": "log"}]}).encode()
+    with served(tmp_path) as running:
+        status, found = running.fetch("v2/models/net/infer", body, **JSON)
+        why = "as JSON: it holds 1 infinite of 192 numbers, the first at [0, 2, 7, 7], ask for it with binary"
+        assert (status, why in found["error"]) == (400, True), found
+        answer = ask(running.client("http"), ["log"], x=np.array(x["data"], np.float32).reshape(1, 3, 8, 8))
+        assert answer.as_numpy("log")[0, 2, 7, 7] == -np.inf
+
+
 @pytest.mark.parametrize("protocol", CLIENTS)
 def test_a_bad_request_over_either_protocol(server, protocol):
     client = server.client(protocol)

@@ -20,6 +20,7 @@ import revgraph
 from revgraph import cli, picture, recipe
 from revgraph.errors import RevgraphError
 from revgraph.explain import Explainer
+from revgraph.finite import NotFiniteError
 from revgraph.serving.kserve.batches import Batches
 from revgraph.serving.kserve.service import Service
 
@@ -218,7 +219,11 @@ def test_an_output_named_twice_is_made_once(service):
         ({"x": images(1), "class": np.array([5])}, [], "unknown class 5: 'logits' has 5 channels"),
         ({"x": images(1), "class": np.array([-1])}, [], "unknown class -1"),
         ({"x": images(3), "class": np.array([1, 2])}, [], "there are 2 for 3 images"),
-        ({"x": images(1), "p": np.full((1, 5), np.nan, np.float32)}, [], "cannot project on p: it holds NaN"),
+        (
+            {"x": images(1), "p": np.full((1, 5), np.nan, np.float32)},
+            [],
+            "cannot explain this: input 'p' holds 5 NaN",
+        ),
         ({"x": images(9)}, [], "input 'x' has 9 rows: the server takes 8 at once"),
         ({"picture": of_bytes(*[b""] * 9)}, [], "input 'picture' has 9 rows"),
         ({"x": images(1), "class": np.zeros(9, int)}, [], "input 'class' has 9 rows"),
@@ -237,9 +242,57 @@ def test_a_picture_that_claims_too_many_pixels_is_not_decoded(service, monkeypat
         service.job({"picture": of_bytes(png())})
 
 
-def test_x_that_is_not_finite_is_refused(service):
-    with pytest.raises(RevgraphError, match="NaN"):
-        asked(service, x=np.full((1, 3, 8, 8), np.nan, np.float32))
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_x_that_is_not_finite_is_refused_before_it_runs(service, value):
+    x = images(2)
+    x[1, 2, 3, 4] = value
+    with pytest.raises(
+        RevgraphError, match=r"'x' holds 1 (NaN|infinite) of 384 numbers, the first at \[1, 2, 3, 4\]"
+    ):
+        service.job({"x": x})
+
+
+def test_what_overflows_is_refused_by_itself():
+    """Others of the same batch are answered when they run alone."""
+    overflows = Service(revgraph.Session(networks.overflowing(1.0, 1.0, 2e38), variant="salinet"))
+    jobs = [overflows.job({"x": np.full((1, 3, 8, 8), level, np.float32)}, ["x_hat"]) for level in (1, 0.1)]
+    assert jobs[0].key == jobs[1].key
+    with pytest.raises(
+        NotFiniteError, match=r"y holds 192 infinite of 384 numbers, .*; the first layer that does is 'y'"
+    ):
+        overflows.run(jobs)
+    (answer,) = overflows.run(jobs[1:])
+    assert np.isfinite(overflows.finish(jobs[1], answer)["x_hat"]).all()
+    with pytest.raises(NotFiniteError, match="x_hat holds 192 NaN of 192"):
+        asked(
+            overflows, "x_hat", x=np.zeros((1, 3, 8, 8), np.float32), p=np.full((1, 3, 8, 8), 9, np.float32)
+        )
+
+
+def test_outputs_beside_y_may_be_infinite_but_not_nan():
+    """The logarithm of zero says something, its product with zero nothing."""
+    nodes = [
+        networks.node("Relu", "x", "y"),
+        networks.node("Log", "y", "log"),
+        networks.node("Mul", "y log", "nan"),
+    ]
+    net = networks.model(nodes, ["N", 3, 8, 8], outputs=["y", "log", "nan"])
+    service = Service(revgraph.Session(net, variant="salinet", at="y"))
+    x = images(1)
+    x[0, 1, 2, 3] = -1
+    assert asked(service, "y", "log", x=x)["log"][0, 1, 2, 3] == -np.inf
+    with pytest.raises(NotFiniteError, match=r"cannot tell 'nan': it holds \d+ NaN of 192 numbers"):
+        asked(service, "nan", x=x)
+
+
+def test_a_bottleneck_that_is_not_finite_is_refused(service):
+    kept = asked(service, "bottleneck", x=images(1))["bottleneck"][0]
+    archive = dict(np.load(io.BytesIO(kept)))
+    archive["logits"][0, 1] = np.nan
+    content = io.BytesIO()
+    np.savez(content, **archive)
+    with pytest.raises(RevgraphError, match="cannot read this bottleneck: 'logits' holds 1 NaN of 5 numbers"):
+        service.job({"bottleneck": of_bytes(content.getvalue())})
 
 
 def test_networks_that_cannot_be_served_say_why():

@@ -6,7 +6,6 @@ import numpy as np
 from PIL import Image
 
 from revgraph import feeding, neuron, picture
-from revgraph.errors import RevgraphError
 from revgraph.neuron import Neuron
 from revgraph.paper.library import library
 from revgraph.paper.subject import Subject
@@ -54,19 +53,18 @@ def saliency(subject: Subject, method: str, image: Image.Image, selector: str) -
         selector: "positive" or "indicator".
 
     Raises:
-        RevgraphError: The network cannot take the picture, or what comes back is not finite.
+        NotFiniteError: Its scores or what comes back is not finite.
+        RevgraphError: The network cannot take the picture.
     """
     if method == BASELINE:
         blob = gaussian((image.height, image.width))
         return Saliency(blob, picture.image_of(blob), None)
     explainer = subject.explainer(method, subject.layers.logits, LRN.get(method), min(image.size))
     trace = explainer.session.forward(explainer.feed(image))
-    if not np.isfinite(trace.y).all():
-        raise RevgraphError("cannot segment", "the network's scores are NaN or infinite", "another picture")
     channel = int(trace.y[0].reshape(trace.y.shape[1], -1).max(axis=1).argmax())
     p = positive(trace.y, channel) if selector == "positive" else indicator(trace.y, channel)
     x_hat = explainer.rgb(explainer.session.reverse(trace, p)[0])
-    shown = picture.image_of(picture.tone_map(x_hat))  # refuses what is not finite
+    shown = picture.image_of(picture.tone_map(x_hat))
     return Saliency(picture.saliency(x_hat), shown, explainer.label(channel))
 
 

@@ -1,15 +1,11 @@
 """The foreground of one picture, by a method."""
 
-import contextlib
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from revgraph import variants
-from revgraph.errors import RevgraphError
 from revgraph.paper.segmentation import Settings, cut, truth
 from revgraph.paper.segmentation.saliency import BASELINE, Saliency, saliency, shrunk, smoothed
 from revgraph.paper.subject import Subject
@@ -65,12 +61,3 @@ def segment(
     sown = cut.seeds(strength, cut.FOREGROUND_OF.get(method, cut.FOREGROUND))
     pixels = np.asarray(small)
     return Segmentation(found, sown, cut.segment(pixels, sown, settings.solver, settings.smoothness))
-
-
-@contextlib.contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """What goes wrong inside is said of that picture."""
-    try:
-        yield
-    except RevgraphError as error:
-        raise RevgraphError(f"'{path}': {error.what}", error.why, error.remedy) from error

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from revgraph import parallel, picture, writing
-from revgraph.errors import RevgraphError
+from revgraph.errors import RevgraphError, naming
 from revgraph.paper.segmentation import Settings, truth
 from revgraph.paper.segmentation.saliency import BASELINE
-from revgraph.paper.segmentation.segment import Segmentation, naming, segment, title
+from revgraph.paper.segmentation.segment import Segmentation, segment, title
 from revgraph.paper.segmentation.truth import Case
 from revgraph.paper.subject import Subject
 
