@@ -11,8 +11,9 @@ from revgraph import compare, neuron, panels, picture, picture_files, variants, 
 from revgraph.cli import given, options, printing
 from revgraph.cli.command import Args, Command
 from revgraph.cli.printing import Row
-from revgraph.errors import RevgraphError
+from revgraph.errors import RevgraphError, naming
 from revgraph.feeding import Feeder
+from revgraph.finite import NotFiniteError
 from revgraph.pair import Compiled
 from revgraph.session import Session
 
@@ -49,7 +50,8 @@ def run(args: Args) -> None:
         for i, source in enumerate(printing.bar(args, pictures, len(pictures))):
             image = None if source is None else picture.read(source)
             x = feeder.feed(image) if feeder and image else compare.random_input(a, rng)
-            found = compare.compare(a, b, x, chosen, rng)
+            with naming(source or "a random input", NotFiniteError):
+                found = compare.compare(a, b, x, chosen, rng)
             row = {"picture": str(source or "a random input"), "neuron": str(chosen), **_figures(found)}
             if paths and feeder and image:
                 shown = feeder.rgb(found.x_hats[0][0]), feeder.rgb(found.x_hats[1][0])

@@ -51,7 +51,7 @@ def run(args: Args) -> None:
         bottleneck=args.bottleneck,
         fully_convolutional=args.fully_convolutional,
     )
-    given.note_beyond_paper(args, compiled)
+    args.notes += compiled.notes
     models = compiled.models(args.output, args.fused, args.choose)
     contents, stale = compiled.contents(models)
     writing.write_all(contents, stale)

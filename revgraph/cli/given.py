@@ -26,10 +26,10 @@ def compilation(args: Args) -> tuple[Compiled, Recipe]:
 
 
 def compiled(args: Args) -> Compiled:
-    """A folder's compilation, or a model's, with a note on what the paper does not have."""
+    """A folder's compilation, or a model's, with notes on what people should know of it."""
     bottleneck = vars(args).get("bottleneck", "plain")
     found = compiled_for(args.model, args.variant, args.at, args.device, bottleneck)
-    note_beyond_paper(args, found)
+    args.notes += found.notes
     return found
 
 
@@ -70,10 +70,3 @@ def recipe_of(args: Args, own: str | None) -> Recipe:
         return recipe.load(name)
     args.notes.append("no recipe given: fed RGB / 255 with ImageNet's mean and std (choose with --recipe)")
     return dataclasses.replace(recipe.load("imagenet"), labels=None)  # its classes may be anything
-
-
-def note_beyond_paper(args: Args, network: Compiled) -> None:
-    """Say which activations are reversed by a rule that the paper does not have."""
-    if names := network.beyond_paper:
-        listed = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-        args.notes.append(f"activations that the paper does not have are reversed by their slope: {listed}")

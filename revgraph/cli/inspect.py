@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from revgraph import draw, inspect
+from revgraph import draw, finite, inspect
 from revgraph.cli import given, options, printing
 from revgraph.cli.command import Args, Command
 from revgraph.variants import NAMED
@@ -24,6 +24,7 @@ def arguments(sub: argparse.ArgumentParser) -> None:
 def run(args: Args) -> None:
     path = given.model(args.model)
     x, y, layers = inspect.inspect(path, args.at, args.input)
+    args.notes += finite.notes(dict(odd for found in layers for odd in found.odd_weights.items()))
     if args.draw:
         draw.draw(path, Path(args.draw), at=args.at, input=args.input)
     if args.json:

@@ -45,7 +45,7 @@ def _web(args: Args) -> Written:
     from revgraph.serving import web
 
     compilations = _every_compilation(args)
-    given.note_beyond_paper(args, compilations[0])
+    args.notes += compilations[0].notes
     return web.site(Path(args.output), compilations, given.recipe_for(args, compilations[0]))
 
 

@@ -9,7 +9,9 @@ from revgraph import neuron, picture, picture_files, writing
 from revgraph.cli import given, options, printing
 from revgraph.cli.command import Args, Command
 from revgraph.cli.printing import Row
+from revgraph.errors import naming
 from revgraph.explain import Explainer, Explanation
+from revgraph.finite import NotFiniteError
 from revgraph.pair import Compiled
 from revgraph.session import Session
 
@@ -34,10 +36,12 @@ def run(args: Args) -> None:
     rows: list[Row] = []
     with writing.staging() as stage:
         for source in printing.bar(args, pictures, len(pictures)):
-            for found in explainer.explain(picture.read(source), neurons, rng):
-                path = paths[len(rows)]
-                stage(path).write_bytes(picture.encode(found.draw(caption), path))
-                rows.append(_row(path, source, compiled, found))
+            image = picture.read(source)
+            with naming(source, NotFiniteError):
+                for found in explainer.explain(image, neurons, rng):
+                    path = paths[len(rows)]
+                    stage(path).write_bytes(picture.encode(found.draw(caption), path))
+                    rows.append(_row(path, source, compiled, found))
     args.notes += [
         f"x_hat in '{row['path']}' is all zero: nothing survives after {row['vanished']}"
         for row in rows

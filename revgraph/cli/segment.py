@@ -12,6 +12,7 @@ from revgraph import parallel, picture, picture_files, variants, writing
 from revgraph.cli import experiment, options, printing
 from revgraph.cli.command import Args, Command
 from revgraph.cli.printing import Row
+from revgraph.errors import naming
 from revgraph.paper import segmentation
 from revgraph.paper.segmentation import Settings
 
@@ -84,7 +85,7 @@ def _cut_out(args: Args, pictures: Sequence[Path], settings: Settings) -> None:
 
     def of(source: Path) -> "tuple[Path, Image.Image, list[Segmentation]]":
         image = picture.read(source)
-        with segment.naming(source):
+        with naming(source):
             return source, image, [segment.segment(subject, method, image, settings) for method in methods]
 
     cut = parallel.in_order(of, pictures, parallel.cores())

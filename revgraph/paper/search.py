@@ -9,7 +9,8 @@ from PIL import Image, ImageOps
 
 from revgraph import parallel
 from revgraph.dataset import places
-from revgraph.errors import RevgraphError
+from revgraph.errors import RevgraphError, naming
+from revgraph.finite import NotFiniteError
 from revgraph.neuron import Neuron
 from revgraph.paper import receptive, sheet
 from revgraph.paper.subject import Subject
@@ -32,7 +33,7 @@ class Hit:
 
 
 Found = Hit | RevgraphError
-"""Or why a picture cannot be read."""
+"""Or why a picture cannot be read, or the network makes no finite numbers of it."""
 
 
 def look(subject: Subject, variant: str, at: str, channel: int, pictures: Iterable[str]) -> Iterator[Found]:
@@ -48,7 +49,11 @@ def look(subject: Subject, variant: str, at: str, channel: int, pictures: Iterab
             x = explainer.feed(places.read(path))
         except RevgraphError as error:
             return error
-        (y,) = explainer.session.forward(x).y
+        try:
+            with naming(path):
+                (y,) = explainer.session.forward(x).y
+        except NotFiniteError as error:
+            return error
         if channel >= y.shape[0]:
             why, remedy = f"'{at}' has {y.shape[0]}", f"0 to {y.shape[0] - 1}"
             raise RevgraphError(f"there is no channel {channel}", why, remedy)
@@ -81,7 +86,8 @@ def figure(subject: Subject, variant: str, at: str, channel: int, hits: Sequence
     reversed_, cropped, numbers = list[Image.Image](), list[Image.Image](), []
     for hit in hits:
         chosen = Neuron("index", (channel, *hit.position))
-        (found,) = explainer.explain(places.read(hit.path), [chosen], np.random.default_rng(0))
+        with naming(hit.path, NotFiniteError):
+            (found,) = explainer.explain(places.read(hit.path), [chosen], np.random.default_rng(0))
         rows, columns = receptive.field(
             subject.path, subject.x.name, explainer.size, explainer.session.pair.at, hit.position
         )

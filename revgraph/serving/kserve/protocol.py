@@ -17,6 +17,7 @@ from kserve.protocol.infer_type import RequestedOutput
 from kserve.utils.numpy_codec import from_np_dtype, to_np_dtype
 from pydantic import BaseModel, FailFast, Field, ValidationError
 
+from revgraph import finite
 from revgraph.serving.kserve.service import Tensor
 
 BINARY_SIZE, BINARY_OUTPUT = "binary_data_size", "binary_data"
@@ -144,8 +145,8 @@ def response(request: InferRequest, name: str, found: Mapping[str, np.ndarray]) 
     binary = {key: everywhere if wanted.get(key) is None else wanted[key] for key in found}
     outputs = []
     for key, array in found.items():
-        if array.dtype == object and not binary[key] and not request.from_grpc:
-            _check_text(key, array)
+        if not binary[key] and not request.from_grpc:
+            _check_json(key, array)
         outputs.append(InferOutput(key, list(array.shape), from_np_dtype(array.dtype), np.asarray(array)))
     return InferResponse(
         request.id or str(uuid.uuid4()),
@@ -155,13 +156,19 @@ def response(request: InferRequest, name: str, found: Mapping[str, np.ndarray]) 
     )
 
 
-def _check_text(name: str, array: np.ndarray) -> None:
-    """JSON has no bytes but text."""
-    try:
-        for data in array:
-            data.decode()
-    except UnicodeDecodeError as error:
-        raise InvalidInput(f"cannot send output '{name}' as JSON: ask for it with {BINARY_OUTPUT}") from error
+def _check_json(name: str, array: np.ndarray) -> None:
+    """JSON has no bytes but text, and no numbers that are not finite: its writer would say null."""
+    why = ""
+    if array.dtype != object:
+        why = "" if finite.is_finite(array) else f"it holds {finite.said(array)}, "
+    else:
+        try:
+            for data in array:
+                data.decode()
+        except UnicodeDecodeError:
+            why = "it holds bytes, "
+    if why:
+        raise InvalidInput(f"cannot send output '{name}' as JSON: {why}ask for it with {BINARY_OUTPUT}")
 
 
 def written(answer: InferResponse) -> tuple[bytes, str | None]:

@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 from PIL import Image
 
-from revgraph import neuron, picture
+from revgraph import finite, neuron, picture
 from revgraph.declared import dtype_of, in_numbers, shape_of
 from revgraph.errors import RevgraphError
 from revgraph.feeding import Feeder
@@ -194,6 +194,7 @@ class Service:
                 )
         for name, array in given.items():
             self.inputs[name].check(array)
+            finite.check("cannot explain this", f"input '{name}'", array)
             if len(array) > self._most:  # a hundred bytes of a picture or of a class become megabytes
                 what, why = f"input '{name}' has {len(array)} rows", f"the server takes {self._most} at once"
                 raise RevgraphError(what, why, "send several requests")
@@ -232,6 +233,7 @@ class Service:
             raise RevgraphError("cannot read this bottleneck", "it holds other tensors", "send it as it came")
         for name, tensor in self._kept.items():
             tensor.check(found[name])
+            finite.check("cannot read this bottleneck", f"'{name}'", found[name], "send it as it came")
             if len(found[name]) != 1:
                 raise RevgraphError(
                     "cannot read this bottleneck", "it is not of one image", "send it as it came"
@@ -242,8 +244,6 @@ class Service:
         how = _one_of(given, CLASS, P)
         if how is None:
             return [Neuron("max")] * count
-        if how == P and not np.isfinite(given[P]).all():
-            raise RevgraphError("cannot project on p", "it holds NaN or infinite values", "finite numbers")
         if how == P:
             return given[P]
         (channels,) = self._y.shape[1:2] or (0,)
@@ -259,7 +259,8 @@ class Service:
         """Each job's part of one run of all.
 
         Raises:
-            RevgraphError: onnxruntime cannot run the network on one of them, or y is not finite.
+            NotFiniteError: y or x_hat is not finite.
+        RevgraphError: onnxruntime cannot run the network on one of them.
         """
         images = {name: _joined([job.images[name] for job in jobs]) for name in jobs[0].images}
         trace = self._session.forward(images[X]) if X in images else self._resumed(images)
@@ -289,7 +290,8 @@ class Service:
         """The outputs that the job wants, by name.
 
         Raises:
-            RevgraphError: A bottleneck does not tell one of them, or x_hat is not finite and cannot be shown.
+            NotFiniteError: One of them holds NaN.
+        RevgraphError: A bottleneck does not tell one of them.
         """
         return {name: self._output(name, answer) for name in job.wanted}
 
@@ -299,7 +301,10 @@ class Service:
         if name not in answer.outputs:
             remedy = "keep it from the request that gave the bottleneck"
             raise RevgraphError(f"cannot tell '{name}'", "the bottleneck does not hold it", remedy)
-        return answer.outputs[name]
+        found = answer.outputs[name]
+        if found.dtype.kind == "f" and np.isnan(found).any():  # an infinity may be the logarithm of zero
+            finite.check(f"cannot tell '{name}'", "it", found, "ask for others, or check the model")
+        return found
 
     def _makers(self, packed: bool) -> Iterator[tuple[str, Callable[[Answer], list[Any]]]]:
         """The outputs that are made of an answer, and their values in order."""

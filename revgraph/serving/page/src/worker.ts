@@ -63,16 +63,23 @@ async function explain(picture?: ImageBitmap, channel?: number): Promise<Answer>
   };
   const found = await session.run(given);
   const floats = (name: string) => found[name].data as Float32Array;
-  const xHats = site.variants.map(({ name, output }) => [name, rgb(floats(output), site.recipe)] as const);
+  const xHats = site.variants.map(({ name, output }) => [name, rgb(finite(floats(output), "x_hat"), site.recipe)] as const);
   return {
     ...seen,
     backend: description(),
     milliseconds: performance.now() - started,
     scores: floats(site.scores),
-    y: floats(site.at),
+    y: finite(floats(site.at), "y"),
     channels: found[site.at].dims[1],
     xHats: Object.fromEntries(xHats),
   };
+}
+
+/** The same numbers, none of which is NaN or infinite: nothing could be drawn of those. */
+function finite(values: Float32Array, what: string): Float32Array {
+  const wrong = values.filter((value) => !Number.isFinite(value)).length;
+  if (wrong) throw new Error(`${what} holds ${wrong} numbers that are NaN or infinite`);
+  return values;
 }
 
 /** What the network sees of a picture; transparency on white. */
