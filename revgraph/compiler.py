@@ -12,7 +12,7 @@ from pathlib import Path
 
 import onnx
 
-from revgraph import flow, network, odd, pair, variants
+from revgraph import flow, network, odd_weights, pair, variants
 from revgraph.canonical import half, on_model, patterns
 from revgraph.errors import RevgraphError
 from revgraph.finite import Count
@@ -67,14 +67,14 @@ def compile(
     options.check()
     source = network.read(model)
     graph, x, y = network.locate(source, at, input, fully_convolutional)
-    if odd_weights := odd.odd_weights(graph.nodes):
-        odd.check_ancestors(graph, y)
+    if odd := odd_weights.count(graph.nodes):
+        odd_weights.check_ancestors(graph, y)
     if not any(y is output for output in graph.outputs):
         graph.outputs.append(y)
     fwd = Builder(graph, {*graph.tensors(), "p", "x_hat"})
     if precision == "fp16":
         half.in_half(fwd, y)
-        odd_weights = odd.odd_weights(graph.nodes)
+        odd = odd_weights.count(graph.nodes)
     outputs, tensors = len(graph.outputs), set(graph.tensors())
     with patterns.grouped(graph, y):
         rev, signals = reverse(fwd, variants.rules(variant, lrn), x, y)
@@ -87,7 +87,7 @@ def compile(
     noted = options.noted(source, x, y, graph.outputs[outputs:], beyond)
     forward, backward = _export(graph, source.light.model), _export(rev.graph, None)
     kept = _kept(signals, tensors & graph.tensors().keys(), backward.model)
-    return pair.tie(source.name, forward, backward, noted | _signals(kept, scales) | _odd(odd_weights))
+    return pair.tie(source.name, forward, backward, noted | _signals(kept, scales) | _odd(odd))
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from revgraph import flow, network, odd
+from revgraph import flow, network, odd_weights
 from revgraph.canonical import patterns
 from revgraph.errors import RevgraphError
 from revgraph.finite import Count
@@ -61,9 +61,9 @@ def inspect(
 
 
 def _layer(graph: gs.Graph, node: gs.Node, live: Container[str]) -> Layer:
-    shape, found = node.outputs[0].shape, odd.odd_weights([node])
+    shape, found = node.outputs[0].shape, odd_weights.count([node])
     try:
-        odd.check_weights(node)
+        odd_weights.check(node)
         taps = [_taps(graph, node, variant, live) for variant in NAMED]
     except RevgraphError as error:
         return Layer(node.name, node.op, shape, (), (), (), found, str(error))

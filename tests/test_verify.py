@@ -284,7 +284,7 @@ def test_as_json(compiled, capsys):
 
 
 def test_a_failure_is_exit_status_1(compiled, capsys, monkeypatch):
-    monkeypatch.setattr("revgraph.verify._Proof.linear", lambda proof: Check("linear in p", False, 0.5, ""))
+    monkeypatch.setattr("revgraph.verify.checks.linear", lambda run: Check("linear in p", False, 0.5, ""))
     assert main(["verify", str(compiled[1])]) == 1
     out, err = capsys.readouterr()
     assert "FAILED  linear in p" in out

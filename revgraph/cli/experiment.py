@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from revgraph import finite, network, odd, pair, picture, writing
+from revgraph import finite, network, odd_weights, pair, picture, writing
 from revgraph.cli import given
 from revgraph.cli.command import Args
 from revgraph.cli.printing import Row
@@ -22,7 +22,7 @@ def subject(args: Args, threads: int = 0) -> "Subject":
     noted = {entry.key: entry.value for entry in source.light.model.metadata_props}
     chosen = given.recipe_of(args, noted.get(pair.PREFIX + "recipe"))
     found = Subject(path, source.name, chosen, args.threads or threads, args.device)
-    args.notes += finite.notes(odd.odd_weights(found.path))
+    args.notes += finite.notes(odd_weights.count(found.path))
     return found
 
 

@@ -6,7 +6,7 @@ from networks import cnn, he, model, node, picture
 from onnx import helper, numpy_helper
 
 import revgraph
-from revgraph import odd
+from revgraph import odd_weights
 from revgraph.errors import RevgraphError
 from revgraph.finite import Count
 from revgraph.graph import gs
@@ -140,4 +140,4 @@ def test_a_branch_of_if_is_looked_into():
     )
     (_, found) = gs.import_onnx(net).nodes
     with pytest.raises(RevgraphError, match="node 'mul_e': its weight 'ke' holds 3 NaN of 3 numbers"):
-        odd.check_weights(found)
+        odd_weights.check(found)

@@ -27,7 +27,7 @@ SHARE = 2.0**-7
 any network; at most they are .5 % of a tensor of ResNet-50, ResNet-18 and SqueezeNet, a bias."""
 
 
-def check_weights(node: gs.Node) -> None:
+def check(node: gs.Node) -> None:
     """Refuse a node that computes with NaN, or multiplies by infinities.
 
     Raises:
@@ -43,7 +43,7 @@ def check_weights(node: gs.Node) -> None:
 
 
 def check_ancestors(graph: gs.Graph, y: gs.Variable) -> None:
-    """Refuse what y is computed from, where `check_weights` does.
+    """Refuse what y is computed from, where `check` does.
 
     Raises:
         RevgraphError: As there.
@@ -51,10 +51,10 @@ def check_ancestors(graph: gs.Graph, y: gs.Variable) -> None:
     reached = ancestors([y])
     for node in graph.nodes:
         if any(output.name in reached for output in node.outputs):
-            check_weights(node)
+            check(node)
 
 
-def odd_weights(nodes: Iterable[gs.Node]) -> dict[str, Count]:
+def count(nodes: Iterable[gs.Node]) -> dict[str, Count]:
     """How many infinities and denormals weights hold, by name, where that is worth a word."""
     odd = dict[str, Count]()
     for node in nodes:
