@@ -122,7 +122,7 @@ def _rows(fwd: gs.Graph) -> str:
 
 def _keep_used_taps(fwd: gs.Graph, rev: gs.Graph) -> None:
     rev.cleanup().toposort()
-    rev.inputs = [t for t in rev.inputs if t.name == "p" or t.outputs]
+    rev.inputs = [t for t in rev.inputs if t.outputs]
     read = {t.name for t in rev.inputs}
     taps = [t for node in fwd.nodes for t in node.outputs if t.name in read]
     fwd.outputs.extend(taps)

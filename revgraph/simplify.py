@@ -20,7 +20,7 @@ def simplify(passes: tuple[Pass, ...], fwd: Builder, rev: Builder) -> None:
 
 def _drop_unread_taps(fwd: gs.Graph, rev: gs.Graph) -> None:
     rev.cleanup().toposort()
-    unread = {tap.name for tap in rev.inputs if tap.name != "p" and not tap.outputs}
+    unread = {tap.name for tap in rev.inputs if not tap.outputs}
     rev.inputs = [tensor for tensor in rev.inputs if tensor.name not in unread]
     fwd.outputs = [tensor for tensor in fwd.outputs if tensor.name not in unread]
     fwd.cleanup().toposort()

@@ -156,6 +156,61 @@ def test_second_outputs_are_refused():
     )
 
 
+def test_what_a_reversal_does_not_read_is_no_tap():
+    """Of y = x z only z is needed for x_hat = y_hat z."""
+    pair = revgraph.compile(with_input("z", [node("Mul", "x z", "y")]), variant="salinet", input="x")
+    assert pair.taps == ("y/value_1",)
+    assert [value.name for value in pair.forward.graph.output] == ["y", "y/value_1"]
+    session = revgraph.Session(pair, threads=1)
+    x, z, p = (picture(2, 4, 6, 6, seed=seed) for seed in range(3))
+    np.testing.assert_array_equal(session.reverse(session.forward(x, z=z), p), p * z)
+
+
+def with_input(name, nodes, shape=("N", 4, 6, 6), kind=onnx.TensorProto.FLOAT):
+    """A network from x and one more input to y, of which nothing is declared but its rank."""
+    net = model([node("Identity", "x", "y")], ["N", 4, 6, 6])
+    del net.graph.node[:]
+    net.graph.node.extend(nodes)
+    net.graph.input.append(onnx.helper.make_tensor_value_info(name, kind, shape))
+    return net
+
+
+def test_a_sum_is_written_only_where_branches_meet():
+    """The two of which a convolution comes second become one operation in onnxruntime: Add, not Sum."""
+    chain = [node("Conv", "x w", "a", pads=C), node("Relu", "a", "b"), node("Conv", "b v", "y", pads=C)]
+    for nodes, expected in (
+        (chain, []),
+        (BRANCHES["one node twice"], ["Add"]),
+        (BRANCHES["three uses"], ["Sum"]),
+    ):
+        pair = revgraph.compile(model(nodes, ["N", 4, 6, 6], WEIGHTS, outputs=["y"]), variant="deconvnet")
+        operators = [layer.op_type for layer in pair.reversed.graph.node]
+        assert [operator for operator in operators if operator in ("Add", "Sum")] == expected
+
+
+# ----- Refusals -----
+
+
+def test_a_tensor_of_unknown_shape_is_refused():
+    nodes = [node("Reshape", "x t", "a"), node("Relu", "a", "b"), node("Expand", "b s", "y")]
+    net = with_input("t", nodes, ["R"], onnx.TensorProto.INT64)
+    net.graph.initializer.append(onnx.numpy_helper.from_array(np.array([1, 4, 6, 6]), "s"))
+    assert refusal(net, input="x", at="y") == (
+        "cannot reverse node 'y' (Expand)",
+        "the shape of 'b' is not known",
+        "export with fixed shapes",
+    )
+
+
+def test_a_number_of_the_whole_batch_is_refused():
+    nodes = [node("ReduceSum", "x", "all", keepdims=0), node("Reshape", "all t", "y")]
+    assert refusal(model(nodes, [1, 4, 3], {"t": np.array([1, 1])})) == (
+        "cannot reverse node 'y' (Reshape)",
+        "it changes the batch from 0 to 1",
+        "keep the batch on the first axis, or declare the model's batch as what the node makes of it",
+    )
+
+
 # ----- Batches and projections -----
 
 
@@ -186,7 +241,10 @@ def test_projections_of_one_image_are_as_many_runs(variant, batch):
 @pytest.mark.parametrize("name", ["N", "P", "batch"])
 def test_the_batch_may_have_any_name(name):
     pair = revgraph.compile(mixed(name), variant="desalinet")
-    assert pair.reversed.graph.input[0].type.tensor_type.shape.dim[0].dim_param not in ("", name)
+    p, x_hat = pair.reversed.graph.input[0], pair.reversed.graph.output[0]
+    rows = {value.name: value.type.tensor_type.shape.dim[0].dim_param for value in (p, x_hat)}
+    assert rows["p"] not in ("", name)
+    assert rows["x_hat"] == rows["p"]
     assert_as_reference(mixed(name), picture(2, 4, 9, 9), "desalinet")
 
 

@@ -105,8 +105,11 @@ def test_the_shape_that_pytorch_computes(shape):
 def test_a_constant_with_a_batch_of_its_own():
     """One image would become two: the model fits batches of two only, or it is refused."""
     source = net([node("Add", "x two", "y")], "N", 4, 3, tensors={"two": weights(2, 4, 3)})
-    what, _, _ = refusal(source)
-    assert what == "cannot reverse node 'y' (Add)"
+    assert refusal(source) == (
+        "cannot reverse node 'y' (Add)",
+        "it changes the batch from N to 2",
+        "keep the batch on the first axis, or declare the model's batch as what the node makes of it",
+    )
 
 
 def test_another_input_may_broadcast_as_it_likes():
