@@ -6,7 +6,7 @@ from revgraph import op
 from revgraph.graph import Builder, Shape, Tensor, gs, static
 from revgraph.rules.axes import keep_axes, reduced_axes
 from revgraph.rules.rule import Bottleneck, Rule, XHats, free_axis, window
-from revgraph.rules.sizes import size_if_any, size_of_x
+from revgraph.rules.sizes import size_of_x
 from revgraph.window import Window
 
 
@@ -104,4 +104,4 @@ def _divided(rev: Builder, y_hat: Tensor, sizes: Tensor) -> Tensor:
 
 average = Rule("transposed", _average, size_of_x)
 global_average = Rule("transposed", _global, size_of_x)
-reduce = Rule("transposed", _reduce, size_if_any)
+reduce = Rule("transposed", _reduce, size_of_x)

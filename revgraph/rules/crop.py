@@ -123,13 +123,8 @@ def _slices(node: gs.Node) -> dict[int, slice]:
     starts, ends = given[:2]
     axes = given[2] if len(given) > 2 else range(len(starts))
     steps = given[3] if len(given) > 3 else [1] * len(starts)
-    found = {}
-    for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
-        # A negative step runs to the first element where ONNX writes an end before it.
-        n = node.inputs[0].shape[axis % rank]
-        stop = None if step < 0 and isinstance(n, int) and end < -n else end
-        found[axis % rank] = slice(start, stop, step)
-    return found
+    bounds = map(slice, starts, ends, steps)
+    return {axis % rank: part for axis, part in zip(axes, bounds, strict=True)}
 
 
 def _gather(rev: Builder, gather: gs.Node, y_hat: Tensor, r: Bottleneck) -> XHats:

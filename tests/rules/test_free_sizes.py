@@ -15,12 +15,17 @@ TENSORS = {
     "wide": weights(2, 2, 4, 2),
     "ahead": np.array([0, 0, 1, 2, 0, 0, 2, 1]),
     "cut": np.array([0, 0, -1, 2, 0, 0, 1, -1]),
+    "0": np.array([0]),
     "1": np.array([1]),
     "-3": np.array([-3]),
     "-1": np.array([-1]),
     "2": np.array([2]),
     "3": np.array([3]),
     "all": np.array([2**31 - 1]),
+    "plane": np.array([2, 3]),
+    "1,2": np.array([1, 2]),
+    "1,3": np.array([1, -1]),
+    "last_axis": np.array([-1]),
     "at": np.array([1, 0, -1, 1]),
     "last": np.array(-1),
     "double": np.array([1, 1, 1.5, 2.3], np.float32),
@@ -47,10 +52,18 @@ LAYERS = {
     "average, padding counts": average(strides=[2, 2], pads=[1, 1, 1, 1], count_include_pad=1),
     "average, ceil_mode": average(strides=[2, 2], ceil_mode=1),
     "average, ceil_mode and padding": average(strides=[2, 2], pads=[1, 1, 1, 0], ceil_mode=1),
+    "average, ceil_mode, padding counts": average(
+        strides=[2, 3], pads=[1, 0, 2, 1], ceil_mode=1, count_include_pad=1
+    ),
+    "sum over the plane": [node("ReduceSum", "x plane", "y")],
+    "sum over rows and channels, gone": [node("ReduceSum", "x 1,2", "y", keepdims=0)],
+    "mean over columns": [node("ReduceMean", "x last_axis", "y")],
+    "mean over channels and columns": [node("ReduceMean", "x 1,3", "y")],
     "Concat along the size": [node("Neg", "x", "z"), node("Concat", "x z x", "y", axis=2)],
     "Slice": [node("Slice", "x 1 all 3", "y")],
     "Slice from the end": [node("Slice", "x -3 -1 2", "y")],
     "Slice to a number": [node("Slice", "x 1 3 2", "y")],
+    "Slice from the first on": [node("Slice", "x 0 3 2", "y")],
     "Slice with steps": [node("Slice", "x 1 all 3 2", "y")],
     "Gather": [node("Gather", "x at", "y", axis=2)],
     "Gather of one": [node("Gather", "x last", "y", axis=3)],
@@ -66,6 +79,11 @@ def test_linear_layers(layer):
     net = model(LAYERS[layer], ["N", 2, "H", "W"], TENSORS, opset=19)
     for size in SIZES:
         assert_transposed(net, 2, *size)
+
+
+@pytest.mark.parametrize("layer", ["Slice with steps", "Gather", "Pad by the edge", "mean over columns"])
+def test_one_axis_of_a_known_size(layer):
+    assert_transposed(model(LAYERS[layer], ["N", 2, "H", 7], TENSORS, opset=19), 2, 6, 7)
 
 
 @pytest.mark.parametrize("rounding", ["floor", "ceil", "round_prefer_floor", "round_prefer_ceil"])
@@ -229,6 +247,19 @@ def test_sizes_that_no_tap_has(layer, shape, axis):
 def test_a_window_of_channels_needs_their_number():
     net = model([node("LRN", "x", "y", size=3)], ["N", "C", 4, 5])
     assert refusal(net, lrn="bp")[1] == "the size along axis 1 is known at run time only"
+
+
+def test_groups_of_channels_need_their_number():
+    net = model(
+        [node("GroupNormalization", "x gamma beta", "y", num_groups=2)],
+        ["N", "C", 4, 5],
+        GAMMA,
+        opset=21,
+        ir_version=10,
+    )
+    y = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, ["N", "C", 4, 5])
+    net.graph.output[0].CopyFrom(y)
+    assert refusal(net)[1] == "the size along axis 1 is known at run time only"
 
 
 def test_what_is_cut_out_of_the_channels_needs_their_number():

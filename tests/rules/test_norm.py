@@ -150,6 +150,20 @@ def test_back_propagation_through_others(case, offset):
     assert_close(shared[1:], differences(function, x[:1].astype(np.float64), p[1:]), rtol)
 
 
+@pytest.mark.parametrize("opset", [17, 18, 19])
+def test_axes_are_an_attribute_until_opset_18(opset):
+    source = model(
+        [node("InstanceNormalization", "x gamma beta", "y", epsilon=0.01)],
+        ["N", 6, 3, 2],
+        {"gamma": GAMMA, "beta": BETA},
+        opset=opset,
+    )
+    assert revgraph.compile(source, variant="salinet").reversed.opset_import[0].version == opset
+    x, p = picture(2, 6, 3, 2), picture(2, 6, 3, 2, seed=1)
+    _, function = OTHERS["InstanceNormalization"]
+    assert_close(reverse(source, x, p), differences(function, x.astype(np.float64), p))
+
+
 def test_the_length_of_nothing_gives_nothing_back():
     source, _ = other("ReduceL2")
     x, p = np.zeros((1, 6, 3, 2), np.float32), np.ones((1, 1, 3, 1), np.float32)

@@ -92,6 +92,10 @@ CASES = {
         "ConvTranspose", "c k", {"k": he(rng, 4, 3, 2, 3)}, group=2, dilations=[2, 1]
     ),
     "Pad and crop": one("Pad", "c pads", {"pads": ints(0, 0, 1, -1, 0, 1, 2, 0)}),
+    "Pad of some axes": one("Pad", "c pads  ax", {"pads": ints(1, 2, -1, 0), "ax": ints(-2, 1)}),
+    "Pad of some axes by the edge, and cut": one(
+        "Pad", "c pads  ax", {"pads": ints(-1, 1, 2, -2), "ax": ints(-1, 2)}, mode="edge"
+    ),
     "Slice": one("Slice", "c s e", {"s": ints(0, 1, 1, -4), "e": ints(2**63 - 1, 3, 99, -1)}),
     "Slice by steps": one(
         "Slice", "c s e ax st", {"s": ints(1, -1), "e": ints(99, -99), "ax": ints(2, -1), "st": ints(2, -2)}
@@ -113,6 +117,7 @@ CASES = {
     ),
     "ReduceMean": one("ReduceMean", axes=[1, 3], keepdims=0),
     "ReduceMean, axes kept": one("ReduceMean", axes=[-1]),
+    "ReduceSum of nothing": one("ReduceSum", noop_with_empty_axes=1),
     "ReduceSum": one("ReduceSum", "c ax", {"ax": ints(2, 3)}, keepdims=0),
     "ReduceMax": one("ReduceMax", axes=[1, 3], keepdims=0),
     "ReduceMax of the plane": one("ReduceMax", axes=[-1, 2]),
@@ -227,7 +232,7 @@ CASES = {
 }
 
 
-SINCE = {"GroupNormalization": 21, "Pad round": 19}
+SINCE = {"GroupNormalization": 21, "Pad round": 19} | {case: 18 for case in CASES if "some axes" in case}
 
 
 def net(case, batch="N", opset=17):

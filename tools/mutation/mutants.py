@@ -114,7 +114,9 @@ def _change(before: str, after: str) -> tuple[int, str]:
     return first + 1, "\n".join(marked)
 
 
-def _nodes(node: cst.CSTNode, scope: tuple[str, ...], held: bool = False) -> Iterator[tuple[cst.CSTNode, tuple[str, ...]]]:
+def _nodes(
+    node: cst.CSTNode, scope: tuple[str, ...], held: bool = False
+) -> Iterator[tuple[cst.CSTNode, tuple[str, ...]]]:
     """Nodes that may change, each with the name of the function that holds it."""
     if isinstance(node, UNTOUCHED) or _is_text(node):
         return

@@ -1,8 +1,9 @@
 """Mutation testing: which small changes of revgraph do its tests not notice?
 
-`record` runs the tests once and keeps which of them reach which line, and how long each takes. `try` makes the
-mutants of the modules given, and runs for each, in a process of its own that is forked off one in which all tests
-are collected, the tests that reach its line: the quickest first, until one fails or --seconds are spent.
+`record` runs tests once and keeps which of them reach which line, and how long each takes. `try` makes the mutants
+of modules and runs for each the tests that reach its line, until one fails or --seconds are spent. All tests
+are collected once; each mutant has a process of its own, forked off with its function replaced. What runs when
+revgraph is imported cannot be replaced so, and is tried in a new interpreter.
 """
 
 import argparse
@@ -31,6 +32,7 @@ from mutants import Mutant, mutants_of
 
 AT_IMPORT = ""
 """What coverage calls the lines that run outside any test."""
+VERDICTS = ("killed", "timed out", "survived", "not reached")
 MEMORY = 12 << 30
 BROKEN = 99
 """The exit status of a child that could not be given its mutant."""
@@ -62,10 +64,7 @@ class Recorder:
     def pytest_sessionfinish(self) -> None:
         self._coverage.stop()
         data = self._coverage.get_data()
-        lines = {
-            os.path.relpath(file): data.contexts_by_lineno(file)
-            for file in data.measured_files()
-        }
+        lines = {os.path.relpath(file): data.contexts_by_lineno(file) for file in data.measured_files()}
         known = json.loads(self._file.read_text()) if self._file.exists() else {"seconds": {}, "lines": {}}
         known["seconds"] |= self._seconds
         for file, reached in lines.items():
@@ -89,7 +88,7 @@ class Reach:
         return {test for line in lines for test in reached.get(str(line), ())}
 
     def queue(self, tests: set[str], near: set[str], first: Counter[str], seconds: float) -> list[str]:
-        """The tests for one mutant: those that have killed, those near it, then one of each function in turn."""
+        """The tests for one mutant: those that killed others, those near it, then one of each function."""
         turn: Counter[str] = Counter()
         order: list[tuple[int, bool, int, float, str]] = []
         for test in sorted(tests & self.seconds.keys(), key=self.seconds.__getitem__):
@@ -197,8 +196,8 @@ class Trial:
             for mutant in chosen(self._options, done):
                 begin = time.perf_counter()
                 verdict, killer, ran = self._try(mutant, items)
-                row = {"key": mutant.key, "line": mutant.line, "verdict": verdict, "killer": killer, "tests": ran}
-                row["seconds"] = round(time.perf_counter() - begin, 2)
+                row = {"key": mutant.key, "line": mutant.line, "verdict": verdict, "killer": killer}
+                row |= {"tests": ran, "seconds": round(time.perf_counter() - begin, 2)}
                 print(json.dumps(row), file=results, flush=True)
         return True
 
@@ -312,18 +311,16 @@ def pytest_run(arguments: list[str], plugin: object | None, work: Path | None = 
 
 def table(results: dict[str, dict[str, Any]]) -> str:
     """What became of the mutants, module by module."""
-    verdicts = ("killed", "timed out", "survived", "not reached")
-    rows: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for row in results.values():
-        for name in (row["key"].split()[0], "all"):
-            rows[name][row["verdict"]] += 1
-    rows["all"] = rows.pop("all", Counter())
-    head = ["| module | tried | " + " | ".join(verdicts) + " | noticed |", "|---|" + "---:|" * (len(verdicts) + 2)]
-    for name, row in rows.items():
-        tried = sum(row.values())
-        noticed = f"{100 * (row['killed'] + row['timed out']) / tried:.1f} %" if tried else ""
-        head.append(f"| {name} | {tried} | " + " | ".join(str(row[each]) for each in verdicts) + f" | {noticed} |")
-    return "\n".join(head)
+        counts[row["key"].split()[0]][row["verdict"]] += 1
+    rows = [*sorted(counts.items()), ("all", sum(counts.values(), Counter[str]()))]
+    lines = ["| module | tried | " + " | ".join(VERDICTS) + " | noticed |", "|---|" + "---:|" * 6]
+    for name, row in rows:
+        noticed = f"{100 * (row['killed'] + row['timed out']) / row.total():.1f} %"
+        cells = [name, row.total(), *(row[verdict] for verdict in VERDICTS), noticed]
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    return "\n".join(lines)
 
 
 def main() -> int:
@@ -331,7 +328,7 @@ def main() -> int:
         module, source, *tests = sys.argv[2:]
         sys.meta_path.insert(0, Replaced(module, Path(source).read_text()))
         return pytest_run(tests, None)
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, default=Path("build/mutation"), help="folder for what is found")
     commands = parser.add_subparsers(dest="command", required=True)
     record = commands.add_parser("record", help="which tests reach which line")
