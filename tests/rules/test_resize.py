@@ -5,6 +5,8 @@ import pytest
 from layers import assert_transposed, refusal
 from networks import model, node
 
+import revgraph
+
 # id: inputs of Resize on x (N, 2, 4, 6), their values, attributes
 RESIZED = {
     "one axis keeps its size": ("x  s", {"s": np.array([1, 1, 1.2, 2], np.float32)}, {}),
@@ -27,6 +29,39 @@ def test_each_axis_by_itself(case, coordinates, mode):
     inputs, tensors, attributes = RESIZED[case]
     attributes |= {"mode": mode, "coordinate_transformation_mode": coordinates}
     assert_transposed(net(inputs, tensors, **attributes), 2, 4, 6)
+
+
+@pytest.mark.parametrize("factors", [(2, 3), (1, 4), (3, 1)])
+def test_repetitions_are_summed_by_one_convolution(factors):
+    """What nearest repeats; nothing else, though its factors be whole."""
+    scales = {"s": np.array([1, 1, *factors], np.float32)}
+    repeated, interpolated = net("x  s", scales), net("x  s", scales, mode="linear")
+    assert_transposed(repeated, 2, 4, 6)
+    assert_transposed(interpolated, 2, 4, 6)
+    assert operators(repeated) == ["Conv", "Identity"]
+    assert "Conv" not in operators(interpolated)
+
+
+def operators(source):
+    return [layer.op_type for layer in revgraph.compile(source, variant="salinet").reversed.graph.node]
+
+
+REMEDY = "use nearest or linear, or choose --at before this node"
+
+
+@pytest.mark.parametrize(
+    ("scales", "attributes", "why"),
+    [
+        ([1, 2, 2, 2], {}, "it resizes other axes than the spatial ones"),
+        ([1, 1, 2, 2], {"mode": "cubic"}, "its mode is cubic, or antialiased"),
+        ([1, 1, 0.5, 0.5], {"mode": "linear", "antialias": 1}, "its mode is linear, or antialiased"),
+        ([1, 1, 2, 2], {"coordinate_transformation_mode": "tf_crop_and_resize"},
+         "it uses tf_crop_and_resize"),
+    ],
+)  # fmt: skip
+def test_what_no_matrix_is_written_for_is_refused(scales, attributes, why):
+    tensors = {"s": np.array(scales, np.float32), "all": np.array([0, 0, 0, 0, 1, 1, 1, 1], np.float32)}
+    assert refusal(net("x all s", tensors, **attributes)) == ("cannot reverse node 'y' (Resize)", why, REMEDY)
 
 
 def test_an_aspect_ratio_to_keep_is_refused():

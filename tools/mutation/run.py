@@ -1,9 +1,9 @@
 """Mutation testing: which small changes of revgraph do its tests not notice?
 
-`record` runs tests once and keeps which of them reach which line, and how long each takes. `try` makes the mutants
-of modules and runs for each the tests that reach its line, until one fails or --seconds are spent. All tests
-are collected once; each mutant has a process of its own, forked off with its function replaced. What runs when
-revgraph is imported cannot be replaced so, and is tried in a new interpreter.
+`record` runs tests once and keeps which of them reach which line, and how long each takes. `try` makes the
+mutants of modules and runs for each the tests that reach its line, until one fails or --seconds are spent.
+All tests are collected once; each mutant has a process of its own, forked off with its function replaced.
+What runs when revgraph is imported cannot be replaced so, and is tried in a new interpreter.
 """
 
 import argparse
