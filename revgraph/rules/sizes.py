@@ -10,12 +10,6 @@ def size_of_x(fwd: Builder, node: gs.Node) -> Bottleneck:
     return (op.size(fwd, node.inputs[0]),)
 
 
-def size_if_any(fwd: Builder, node: gs.Node) -> Bottleneck:
-    """r = (size of x,), where x has spatial axes."""
-    x = node.inputs[0]
-    return (op.size(fwd, x),) if len(x.shape) > 2 else ()
-
-
 def free_size(fwd: Builder, node: gs.Node) -> Bottleneck:
     """r = (size of x,), where only the run knows it."""
     x = node.inputs[0]

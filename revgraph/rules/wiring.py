@@ -20,7 +20,7 @@ from revgraph.rules.rule import (
     free_axis,
     unchanged,
 )
-from revgraph.rules.sizes import size_if_any
+from revgraph.rules.sizes import size_of_x
 
 
 def _dropout(rev: Builder, dropout: gs.Node, y_hat: Tensor, r: Bottleneck) -> XHats:
@@ -79,15 +79,15 @@ def _transpose(rev: Builder, transpose: gs.Node, y_hat: Tensor, r: Bottleneck) -
 
 def _reshape(rev: Builder, reshape: gs.Node, y_hat: Tensor, r: Bottleneck) -> XHats:
     """The shape of x again."""
-    x, y = reshape.inputs[0], reshape.outputs[0]
-    if not static(x.shape[1:2] if r else x.shape[1:]):
+    (size,), x, y = r, reshape.inputs[0], reshape.outputs[0]
+    if not static(x.shape[1:2]):
         raise cannot_reverse(
             reshape, f"the shape of '{x.name}' is known at run time only", "fix the input size"
         )
     if not _keeps_batch(reshape, x, y):
         why = f"it turns {x.shape} into {y.shape}, mixing the images of a batch"
         raise cannot_reverse(reshape, why, KEEP_BATCH)
-    return (_reshape_to(rev, y_hat, x, *r),)
+    return (_reshape_to(rev, y_hat, x, size),)
 
 
 def _keeps_batch(reshape: gs.Node, x: Tensor, y: Tensor) -> bool:
@@ -103,7 +103,7 @@ def _keeps_batch(reshape: gs.Node, x: Tensor, y: Tensor) -> bool:
     return flattens
 
 
-def _reshape_to(rev: Builder, y_hat: Tensor, x: Tensor, size: Tensor | None = None) -> Tensor:
+def _reshape_to(rev: Builder, y_hat: Tensor, x: Tensor, size: Tensor) -> Tensor:
     """y_hat in the shape of x; `size` has the spatial part where that is known at run time only."""
     shape = [y_hat.shape[0], *x.shape[1:]]
     if static(x.shape[1:]):
@@ -190,7 +190,7 @@ dropout = Rule("1", _dropout)
 add = Rule("copy", _add)
 concat = Rule("slice", _concat, _concat_sizes)
 transpose = Rule("transpose back", _transpose)
-reshape = Rule("reshape back", _reshape, size_if_any)
+reshape = Rule("reshape back", _reshape, size_of_x)
 squeeze = Rule("reshape back", _squeeze)
 expand = Rule("sum", _expand)
 cast = Rule("1", _cast)

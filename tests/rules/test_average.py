@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from layers import assert_close, assert_transposed, reverse
+from layers import assert_close, assert_transposed, refusal, reverse
 from networks import model, node, picture, run
 
 POOLS = {
@@ -61,3 +61,14 @@ def test_sizes_that_only_the_run_knows():
     p = picture(1, 2, 1, 1)
     for size in (4, 5), (1, 3):
         assert_close(reverse(net, picture(1, 2, *size), p), np.broadcast_to(p / np.prod(size), (1, 2, *size)))
+
+
+@pytest.mark.parametrize("op", ["AveragePool", "MaxPool"])
+def test_kernels_of_absurdly_many_numbers_are_refused(op):
+    """Two channels of 2^26."""
+    pool = node(op, "x", "y", kernel_shape=[2**13, 2**13])
+    assert refusal(model([pool], ["N", 2, 2**13, 2**13])) == (
+        f"cannot reverse node 'y' ({op})",
+        "its kernel [8192, 8192] is absurdly large",
+        "check the model",
+    )

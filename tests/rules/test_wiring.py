@@ -1,5 +1,7 @@
 """Layers that only move and add numbers, against their own matrix: Eq. (6)."""
 
+import math
+
 import numpy as np
 import onnx
 import pytest
@@ -175,13 +177,23 @@ def test_sizes_that_only_the_run_knows():
     for source in (
         net([FLAT, node("Identity", "flat", "y")], "N", 2, "H", "W"),
         net([node("Reshape", "x 0,-1", "y")], "N", 2, "H", "W"),
+        net([node("Reshape", "x 0,-1", "y")], "N", 2, "T"),
     ):
-        for size in (3, 4), (5, 2):
-            p = picture(3, 2 * size[0] * size[1])
+        rank = len(source.graph.input[0].type.tensor_type.shape.dim)
+        for size in (3, 4)[: rank - 2], (5, 2)[: rank - 2]:
+            p = picture(3, 2 * math.prod(size))
             np.testing.assert_array_equal(reverse(source, picture(1, 2, *size), p), p.reshape(3, 2, *size))
 
 
 def test_a_shape_of_which_nothing_is_known_is_refused():
     source = net([FLAT, node("Reshape", "flat 0,2,-1,3", "y")], "N", 2, "H", "W")
-    what, _, _ = refusal(source)
-    assert what == "cannot reverse node 'y' (Reshape)"
+    assert refusal(source) == (
+        "cannot reverse node 'y' (Reshape)",
+        "the shape of 'flat' is known at run time only",
+        "fix the input size",
+    )
+
+
+def test_channels_of_which_only_the_run_knows_the_number_are_not_put_back():
+    source = net([node("Reshape", "x 0,-1", "y")], "N", "C", 3, 4)
+    assert refusal(source)[1] == "the shape of 'x' is known at run time only"
