@@ -202,8 +202,13 @@ CASES = {
         [node("Slice", "c from to two", "e"), node("Concat", "e c", "a", axis=2)],
         {"from": ints(5), "to": ints(2), "two": ints(2)},
     ),
-    "DepthToSpace, DCR": one("DepthToSpace", blocksize=2),
-    "DepthToSpace, CRD": one("DepthToSpace", blocksize=2, mode="CRD"),
+    **{
+        f"DepthToSpace, {mode}": (  # to more channels than one, of which no order can be seen
+            [node("Conv", "c k", "s"), node("DepthToSpace", "s", "a", blocksize=2, **attributes)],
+            {"k": he(rng, 12, 4, 1, 1)},
+        )
+        for mode, attributes in {"as it is": {}, "DCR": {"mode": "DCR"}, "CRD": {"mode": "CRD"}}.items()
+    },
     "SpaceToDepth": one("SpaceToDepth", blocksize=2),
     "squeeze and excitation": (
         [node("GlobalAveragePool", "c", "s"), node("Conv", "s k", "t"), node("Sigmoid", "t", "u")]

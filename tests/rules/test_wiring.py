@@ -5,7 +5,7 @@ import math
 import numpy as np
 import onnx
 import pytest
-from layers import assert_transposed, refusal, reverse, weights
+from layers import assert_close, assert_transposed, refusal, reverse, weights
 from networks import model, node, picture
 
 import revgraph
@@ -42,6 +42,8 @@ LAYERS = {
     "Reshape by -1 first": [node("Reshape", "x -1,48", "y")],
     "Reshape to groups": [node("Reshape", "x 0,2,2,3,4", "y")],
     "Reshape twice": [node("Reshape", "x 0,-1", "a"), node("Reshape", "a 0,2,-1,3", "y")],
+    "Squeeze of what is named": [COLUMN, node("Squeeze", "col third", "y")],
+    "Unsqueeze": [node("Unsqueeze", "x 2,-1", "y")],
     "Transpose": [node("Transpose", "x", "y", perm=[0, 3, 1, 2])],
     "channel shuffle": [node("Reshape", "x 0,2,2,3,4", "a"),
                         node("Transpose", "a", "b", perm=[0, 2, 1, 3, 4]),
@@ -61,6 +63,8 @@ TENSORS = {
     "one": weights(2, 4, 1, 1),
     "half": np.array(0.5, np.float32),
     "no": np.array(False),
+    "third": np.array([2]),
+    "2,-1": np.array([2, -1]),
     **{target: np.array([int(n) for n in target.split(",")]) for target in TARGETS},
 }
 
@@ -86,6 +90,13 @@ def test_a_static_batch_reshaped(target):
     source = net([node("Reshape", "x t", "y")], 2, 4, 3, tensors={"t": np.array(target)})
     p = picture(2, 12)
     np.testing.assert_array_equal(reverse(source, picture(2, 4, 3), p), p.reshape(2, 4, 3))
+
+
+def test_squeeze_of_all_that_is_1():
+    """Where no axes are named."""
+    source, p = net([GAP, node("Squeeze", "gap", "y")], 2, 4, 3, 5), picture(2, 4)
+    expected = np.broadcast_to(p[:, :, None, None] / 15, (2, 4, 3, 5))
+    assert_close(reverse(source, picture(2, 4, 3, 5), p), expected)
 
 
 @pytest.mark.parametrize("shape", [("N", 4, 3, 4), (2, 4, 3, 4)], ids=["a batch of any size", "a batch of 2"])
@@ -142,10 +153,14 @@ KEEP_BATCH = "keep the batch on the first axis, or choose --at before this node"
          "it turns ['N', 4, 3, 4] into ['unk__0', 24], mixing the images of a batch"),
         (node("Flatten", "x", "y", axis=2), ["N", 4, 3, 4],
          "it turns ['N', 4, 3, 4] into ['unk__0', 12], mixing the images of a batch"),
+        (node("Reshape", "x t", "y"), ["N", 4, "H", "W"],
+         "it turns ['N', 4, 'H', 'W'] into ['unk__0', 24], mixing the images of a batch"),
+        (node("Unsqueeze", "x first", "y"), [1, 4, 3], "it moves the batch off the first axis"),
+        (node("Squeeze", "x first", "y"), [1, 1, 3], "it moves the batch off the first axis"),
     ],
 )  # fmt: skip
 def test_what_mixes_the_images_of_a_batch_is_refused(layer, shape, why):
-    source = net([layer], *shape, tensors={"t": np.array([-1, 24])})
+    source = net([layer], *shape, tensors={"t": np.array([-1, 24]), "first": np.array([0])})
     assert refusal(source) == (f"cannot reverse node 'y' ({layer.op_type})", why, KEEP_BATCH)
 
 
@@ -153,6 +168,36 @@ def test_a_constant_that_moves_the_batch_is_refused():
     source = net([node("Add", "x deep", "y")], 2, 2, 2, tensors={"deep": weights(2, 1, 1, 1)})
     what, _, _ = refusal(source)
     assert what == "cannot reverse node 'y' (Add)"
+
+
+def test_a_choice_that_no_image_makes_is_refused():
+    nodes = [node("Greater", "z zero", "c"), node("Neg", "x", "n"), node("Where", "c x n", "y")]
+    source = net(nodes, "N", 4, 3, tensors={"z": weights(4, 1), "zero": np.float32(0)})
+    del source.graph.initializer[0]
+    source.graph.input.append(onnx.helper.make_tensor_value_info("z", onnx.TensorProto.FLOAT, [4, 1]))
+    assert refusal(source, input="x") == (
+        "cannot reverse node 'y' (Where)",
+        "its condition is shaped [4, 1]",
+        "give it the batch axis, or make it a constant",
+    )
+
+
+def test_whole_numbers_on_the_way_are_refused():
+    nodes = [node("Cast", "x", "i", to=onnx.TensorProto.INT32), node("Cast", "i", "y", to=1)]
+    assert refusal(net(nodes, "N", 4, 3)) == (
+        "cannot reverse node 'i' (Cast)",
+        "it rounds to int32",
+        "choose --at before this node",
+    )
+
+
+def test_a_picture_of_bytes_comes_back_as_floats():
+    source = net([node("Cast", "x", "f", to=1), node("Mul", "f half", "y")], "N", 4, 3)
+    source.graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.UINT8
+    x, p = np.arange(24, dtype=np.uint8).reshape(2, 4, 3), picture(2, 4, 3)
+    x_hat = reverse(source, x, p)
+    assert x_hat.dtype == np.float32
+    np.testing.assert_array_equal(x_hat, p / 2)
 
 
 def test_dropout_in_training_mode_is_refused():
