@@ -57,6 +57,34 @@ def test_normalisation_takes_in_the_scale_behind_it():
     assert_close(reverse(net, x, p, "desalinet", target="cpu"), reverse(net, x, p, "desalinet"))
 
 
+def test_behind_a_convolution_nothing_is_merged():
+    """Onnxruntime folds all of it into the convolution by itself."""
+    net = caffe(before="Identity")
+    (identity,) = (each for each in net.graph.node if each.op_type == "Identity")
+    net.graph.node.remove(identity)
+    net.graph.node[0].output[0] = "r0"
+    assert {"Mul", "Add"} <= set(operators(net))
+
+
+def test_other_sums_on_the_way_stay_as_they_are():
+    net, x = caffe(), picture(2, 3, 8, 8)
+    net.graph.node.insert(0, node("Add", "x x", "twice"))
+    net.graph.node[1].input[0] = "twice"
+    assert [each for each in operators(net) if each in ("Mul", "Add")] == ["Add"]
+    assert_close(outputs(net, x)["y"], run(net, x=x)["y"])
+
+
+def test_a_normalisation_computed_at_run_time_stays():
+    """Beside the way from x to y."""
+    net = caffe(node("BatchNormalization", "x z z z z", "n2"), node("Mul", "n2 two", "s2"))
+    net.graph.initializer.append(onnx.numpy_helper.from_array(np.float32(2), "two"))
+    net.graph.input.append(onnx.helper.make_tensor_value_info("z", onnx.TensorProto.FLOAT, [3]))
+    for name in "n2", "s2":
+        (output,) = (each for each in net.graph.output if each.name == name)
+        output.CopyFrom(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["N", 3, 8, 8]))
+    assert operators(net, at="y", input="x").count("Mul") == 1
+
+
 @pytest.mark.parametrize("read", ["n", "s", "t"])
 def test_what_something_else_reads_stays(read):
     net, x = caffe(node("Sigmoid", read, "z")), picture(2, 3, 8, 8)

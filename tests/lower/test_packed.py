@@ -181,7 +181,7 @@ def test_random_windows(drawn, ties, free, seed):
 @pytest.mark.parametrize(
     ("kernel", "width"),
     [([1, 1], 1), ([2, 1], 1), ([2, 2], 2), ([3, 2], 3), ([3, 3], 4), ([4, 4], 4), ([5, 5], 5)]
-    + [([3, 3, 3], 5), ([16, 16], 8), ([1, 257], 9), ([45, 45], 11)],
+    + [([3, 3, 3], 5), ([16, 16], 8), ([1, 257], 9), ([45, 45], 11), ([32, 64], 11)],
 )
 @pytest.mark.parametrize("free", [False, True])
 def test_a_window_takes_the_fewest_whole_bits(kernel, width, free):
