@@ -70,6 +70,8 @@ def test_a_window_in_the_padding_of_negative_numbers():
     ("size", "window", "why"),
     [
         (("H", "W"), [3, 3], "the size of its maps is known at run time only"),
+        (("H", 20), [3, 3], "the size of its maps is known at run time only"),
+        ((20, "W"), [3, 3], "the size of its maps is known at run time only"),
         ((20, 20), [17, 16], "its windows have 272 elements, and the most are 256"),
     ],
 )
@@ -80,6 +82,20 @@ def test_what_would_need_indices_is_refused(size, window, why):
         with pytest.raises(revgraph.RevgraphError, match=f"cannot pool without Indices at 'y': {why}"):
             revgraph.compile(net, variant="salinet", target=target)
     revgraph.compile(net, variant="salinet-centre", target="cuda")
+
+
+def test_the_most_elements_of_a_window():
+    check(pool(17, 16, kernel_shape=[16, 16]), 17, 16)
+
+
+@pytest.mark.parametrize("window", ["AlexNet's", "GoogLeNet's", "of one element"])
+def test_halves_choose_the_first_of_equals_too(window):
+    nodes = [node("Cast", "x", "h", to=onnx.TensorProto.FLOAT16),
+             node("MaxPool", "h", "m", **WINDOWS[window]), node("Cast", "m", "y", to=1)]  # fmt: skip
+    net, rng = model(nodes, ["N", 2, 10, 9]), np.random.default_rng(0)
+    x = rng.integers(-2, 3, (2, 2, 10, 9)).astype(np.float32)
+    p = rng.integers(1, 4, revgraph.Session(net, variant="salinet").forward(x).y.shape).astype(np.float32)
+    assert_close(reverse(net, x, p, target="cuda"), reverse(net, x, p), rtol=1e-3)
 
 
 @pytest.mark.parametrize("variant", revgraph.VARIANTS)
