@@ -93,9 +93,9 @@ def test_units_in_blocks_are_shut_by_a_sum(case):
 def test_masks_are_numbers_in_blocks(op, dtype):
     layer = node("Conv", "x w", "t", pads=C) if op == "Conv" else node("Sigmoid", "x", "t")
     source = model([layer, node("Relu", "t", "y")], ["N", 4, 8, 7], TENSORS)
-    trace = revgraph.Session(revgraph.compile(source, variant="salinet", target="cpu"), threads=1).forward(
-        picture(2, 4, 8, 7)
-    )
+    pair = revgraph.compile(source, variant="salinet", target="cpu")
+    assert ("Cast" in [n.op_type for n in pair.reversed.graph.node]) == (dtype == bool)
+    trace = revgraph.Session(pair, threads=1).forward(picture(2, 4, 8, 7))
     (tap,) = (tap.numpy() for name, tap in trace.taps.items() if name == "y/mask")
     assert tap.dtype == dtype
     np.testing.assert_array_equal(tap.astype(bool), trace.y > 0)

@@ -76,9 +76,10 @@ def test_x_hat_is_the_same_bit_for_bit(net, variant):
 
 
 @pytest.mark.parametrize("units", [1, 7, 8, 9, 16, 23])
-@pytest.mark.parametrize("declared", ["units", "L"])
+@pytest.mark.parametrize("declared", [(1, "units"), (1, "L"), ("C", "units")])
 def test_units_that_fill_no_byte(units, declared):
-    source = model([node("Relu", "x", "y")], ["N", 1, units if declared == "units" else declared])
+    shape = ["N", *(units if n == "units" else n for n in declared)]
+    source = model([node("Relu", "x", "y")], shape)
     x = picture(2, 1, units)
     _, small = both(source, x, "salinet")
     assert small["y/mask"].shape == (2, -(-units // 8))
@@ -181,7 +182,16 @@ def test_random_windows(drawn, ties, free, seed):
 @pytest.mark.parametrize(
     ("kernel", "width"),
     [([1, 1], 1), ([2, 1], 1), ([2, 2], 2), ([3, 2], 3), ([3, 3], 4), ([4, 4], 4), ([5, 5], 5)]
-    + [([3, 3, 3], 5), ([16, 16], 8), ([1, 257], 9), ([45, 45], 11), ([32, 64], 11)],
+    + [
+        ([3, 3, 3], 5),
+        ([16, 16], 8),
+        ([1, 257], 9),
+        ([6, 6], 6),
+        ([9, 9], 7),
+        ([24, 24], 10),
+        ([45, 45], 11),
+        ([32, 64], 11),
+    ],
 )
 @pytest.mark.parametrize("free", [False, True])
 def test_a_window_takes_the_fewest_whole_bits(kernel, width, free):
@@ -403,6 +413,21 @@ def test_inspect_counts_what_crosses(variant, net):
     crossing = sum(tap.numpy().nbytes for tap in session.forward(picture(2, *shape)).taps.values())
     column = NAMED.index(variant)
     assert 2 * sum(layer.packed[column] for layer in inspect(source())[2]) == crossing
+
+
+@pytest.mark.parametrize(
+    ("shape", "layer", "crosses"),
+    [
+        (("N", 1, 33, 65), {"kernel_shape": [32, 64]}, -(-4 * 11 // 8)),
+        (("N", 1, 2, 2060), {"kernel_shape": [1, 2049]}, 24 * 8),
+        (("N", 1, "H", "W"), {"kernel_shape": [2, 2]}, None),
+        (("N", "C", 3, 4), None, None),
+    ],
+)
+def test_inspect_counts_large_windows_as_they_are_and_free_sizes_not_at_all(shape, layer, crosses):
+    kind = node("MaxPool", "x", "y", **layer) if layer else node("Relu", "x", "y")
+    (only,) = inspect(model([kind], shape))[2]
+    assert only.packed[SHOWN.index("salinet")] == crosses
 
 
 def vgg16():
