@@ -6,7 +6,8 @@ from layers import assert_close, weights
 from networks import model, node, picture
 
 import revgraph
-from revgraph import reference, simplify
+from revgraph import reference
+from revgraph.lower import blocks
 
 C = [1, 1, 1, 1]
 POOL = {"kernel_shape": [2, 2], "strides": [2, 2]}
@@ -27,7 +28,7 @@ WEIGHTS = {
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
     """Maps of any number of channels are computed as those of sixteen would be."""
-    monkeypatch.setattr(simplify, "BLOCK", 1)
+    monkeypatch.setattr(blocks, "BLOCK", 1)
 
 
 def simplified(nodes, variant, target="cpu"):

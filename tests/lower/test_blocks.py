@@ -7,7 +7,7 @@ from layers import assert_close, reverse, weights
 from networks import model, node, picture
 
 import revgraph
-from revgraph import simplify
+from revgraph.lower import blocks
 
 C = [1, 1, 1, 1]
 WINDOW = {"kernel_shape": [3, 3], "pads": C}
@@ -31,7 +31,7 @@ GROUPS = node("Conv", "x wg", "g2", pads=C, group=2)
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
     """Maps of any number of channels are computed as those of sixteen would be."""
-    monkeypatch.setattr(simplify, "BLOCK", 1)
+    monkeypatch.setattr(blocks, "BLOCK", 1)
 
 
 def net(nodes):

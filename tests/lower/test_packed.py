@@ -427,7 +427,7 @@ def test_inspect_counts_what_crosses(variant, net):
 def test_inspect_counts_large_windows_as_they_are_and_free_sizes_not_at_all(shape, layer, crosses):
     kind = node("MaxPool", "x", "y", **layer) if layer else node("Relu", "x", "y")
     (only,) = inspect(model([kind], shape))[2]
-    assert only.packed[SHOWN.index("salinet")] == crosses
+    assert only.packed[NAMED.index("salinet")] == crosses
 
 
 def vgg16():
