@@ -181,8 +181,10 @@ def resolve_auto_pad(graph: gs.Graph) -> None:
     """auto_pad becomes the pads it stands for, where they do not depend on a size known at run time only."""
     for node in graph.nodes:
         mode = node.attrs.get("auto_pad", "NOTSET")
-        if node.op not in ("Conv", "MaxPool", "AveragePool") or mode == "NOTSET":
+        if mode == "NOTSET":
             node.attrs.pop("auto_pad", None)
+            continue
+        if node.op not in ("Conv", "MaxPool", "AveragePool"):  # ConvTranspose crops by it
             continue
         x, kernel = node.inputs[0], (node.inputs[1].shape or [None])[2:] if node.op == "Conv" else None
         if x.shape is None or (kernel is not None and not static(kernel)):

@@ -3,8 +3,8 @@
 import numpy as np
 import onnx
 import pytest
-from layers import assert_close, assert_transposed, refusal, weights
-from networks import model, node
+from layers import assert_close, assert_transposed, refusal, reverse, weights
+from networks import model, node, picture, run
 
 import revgraph
 from revgraph import reference
@@ -87,6 +87,14 @@ def test_matmul(shape, inputs, kernel):
 def test_matmul_of_rank_2():
     nodes = [node("Flatten", "x", "flat"), node("MatMul", "flat w", "y")]
     assert_transposed(model(nodes, ["N", 3, 2], {"w": weights(6, 5)}), 3, 2)
+
+
+def test_a_matrix_times_its_own_transpose():
+    """y = x x^T, so x_hat = (y_hat + y_hat^T) x."""
+    nodes = [node("Transpose", "x", "t", perm=[0, 2, 1]), node("MatMul", "x t", "y")]
+    x, p = picture(2, 3, 5), picture(2, 3, 3, seed=1)
+    x_hat = reverse(model(nodes, ["N", 3, 5]), x, p)
+    assert_close(x_hat, (p + p.swapaxes(1, 2)).astype(np.float64) @ x)
 
 
 # ----- Batch normalisation -----
@@ -191,7 +199,34 @@ def test_output_padding_beyond_the_stride_is_refused():
     """Dilations allow it; the convolution back would give pixels that x does not have."""
     transposed = node("ConvTranspose", "x w", "y", dilations=[3, 3], output_padding=[2, 0])
     net = model([transposed], ["N", 3, 5, 6], {"w": weights(3, 4, 3, 3)})
-    assert refusal(net)[1] == "its output padding is no less than its strides"
+    assert refusal(net) == (
+        "cannot reverse node 'y' (ConvTranspose)",
+        "its output padding is no less than its strides",
+        "choose --at before this node",
+    )
+
+
+@pytest.mark.parametrize("attributes", [{"auto_pad": "SAME_UPPER"}, {"output_shape": [9, 11]}], ids=str)
+def test_transposed_convolutions_without_pads_of_their_own_are_refused(attributes):
+    transposed = node("ConvTranspose", "x w", "y", strides=[2, 2], **attributes)
+    assert refusal(model([transposed], ["N", 3, 5, 6], {"w": weights(3, 4, 3, 3)})) == (
+        "cannot reverse node 'y' (ConvTranspose)",
+        "its pads follow from its output's size",
+        "export it with explicit pads",
+    )
+
+
+@pytest.mark.parametrize("mode", ["SAME_UPPER", "SAME_LOWER", "VALID"])
+def test_transposed_convolutions_beyond_y_are_left_as_they_are(mode):
+    nodes = [node("Relu", "x", "y"), node("ConvTranspose", "y w", "z", strides=[2, 2], auto_pad=mode)]
+    net = model(nodes, ["N", 3, "H", "W"], {"w": weights(3, 4, 3, 4)}, outputs=["z"])
+    pair, x = revgraph.compile(net, variant="salinet", at="y"), picture(2, 3, 5, 6)
+    np.testing.assert_array_equal(run(pair.forward, x=x)["z"], run(net, x=x)["z"])
+
+
+def test_transposed_convolution_without_padding():
+    transposed = node("ConvTranspose", "x w", "y", strides=[2, 1], auto_pad="VALID")
+    assert_transposed(model([transposed], ["N", 3, 4, 3], {"w": weights(3, 2, 3, 2)}), 3, 4, 3)
 
 
 def test_batch_normalisation_in_training_mode_is_refused():

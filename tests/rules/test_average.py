@@ -72,3 +72,13 @@ def test_kernels_of_absurdly_many_numbers_are_refused(op):
         "its kernel [8192, 8192] is absurdly large",
         "check the model",
     )
+
+
+@pytest.mark.parametrize("op", ["ReduceSum", "ReduceMean", "ReduceMax", "ReduceL2"])
+def test_what_reduces_the_batch_is_refused(op):
+    """All axes, where none are named; a batch of one hides it."""
+    assert refusal(model([node(op, "x", "y")], [1, 3, 4])) == (
+        f"cannot reverse node 'y' ({op})",
+        "it reduces the batch",
+        "keep the batch, or choose --at before this node",
+    )

@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
-from layers import refusal, reverse
+from layers import assert_transposed, refusal, reverse
 from networks import model, node, picture
+
+import revgraph
 
 KEEP_BATCH = "keep the batch on the first axis, or choose --at before this node"
 TENSORS = {
@@ -50,3 +52,12 @@ def test_a_slice_of_the_whole_batch_is_all_of_it():
     net.graph.output[0].type.tensor_type.shape.dim[0].dim_param = "N"
     p = picture(2, 3, 4)
     np.testing.assert_array_equal(reverse(net, picture(2, 3, 4), p), p)
+
+
+@pytest.mark.parametrize(("axis", "operators"), [(2, ["MatMul", "Identity"]), (3, ["MatMul", "Identity"])])
+def test_elements_of_rows_or_columns_are_moved_by_one_product(axis, operators):
+    """By a matrix that is stored as it is needed."""
+    net = model([node("Gather", "x at", "y", axis=axis)], ["N", 2, 3, 4], {"at": np.array([1, 0, 1])})
+    pair = revgraph.compile(net, variant="salinet")
+    assert [layer.op_type for layer in pair.reversed.graph.node] == operators
+    assert_transposed(net, 2, 3, 4)

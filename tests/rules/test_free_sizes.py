@@ -81,6 +81,11 @@ def test_linear_layers(layer):
         assert_transposed(net, 2, *size)
 
 
+@pytest.mark.parametrize("layer", ["sum over the plane", "mean over columns"])
+def test_channels_of_which_only_the_run_knows_the_number(layer):
+    assert_transposed(model(LAYERS[layer], ["N", "C", "H", "W"], TENSORS, opset=19), 3, 4, 5)
+
+
 @pytest.mark.parametrize("layer", ["Slice with steps", "Gather", "Pad by the edge", "mean over columns"])
 def test_one_axis_of_a_known_size(layer):
     assert_transposed(model(LAYERS[layer], ["N", 2, "H", 7], TENSORS, opset=19), 2, 6, 7)

@@ -210,9 +210,10 @@ class Trial:
             alone = AT_IMPORT in reach.tests(mutant.file, body)
         near = {test for test in tests if mirrors(test, mutant.file)}
         if alone:
-            near = reach.tests(mutant.file, lines_named(original, mutant.line)) - {AT_IMPORT}
+            named = reach.tests(mutant.file, lines_named(original, mutant.line)) - {AT_IMPORT}
             # Of what runs at import alone any test of the module may tell.
-            tests = tests | near or reach.tests(mutant.file, range(len(original))) - {AT_IMPORT}
+            tests = tests | named or reach.tests(mutant.file, range(len(original))) - {AT_IMPORT}
+            near = named or {test for test in tests if mirrors(test, mutant.file)}
         killers = self._killers[mutant.file if alone else f"{mutant.file} {mutant.function}"]
         queue = [test for test in reach.queue(tests, near, killers, self._options.seconds) if test in items]
         if not queue:
