@@ -179,8 +179,8 @@ def _most(node: gs.Node) -> float:
         return math.inf
     given = [node.attrs.get(name, 1.0) for name in ("alpha", "gamma")]
     given += [tensor.values for tensor in node.inputs if isinstance(tensor, gs.Constant)]
-    # The steepest of fixed form is SELU's, 1.76.
-    return 2 * max(1.0, *(float(np.abs(values).max(initial=0)) for values in given))
+    # None of fixed form is steeper than 2; SELU's slope has two factors.
+    return 2 * math.prod(max(1.0, float(np.abs(values).max(initial=0))) for values in given)
 
 
 def _softmax(rev: Builder, softmax: gs.Node, y_hat: Tensor, r: Bottleneck) -> XHats:

@@ -8,6 +8,8 @@ from layers import assert_close, reverse
 from networks import model, node
 
 import revgraph
+from revgraph.graph import Builder, gs, producer
+from revgraph.rules import activation
 
 X = np.linspace(-4, 4, 33, dtype=np.float32).reshape(1, 3, 11)
 P = np.random.default_rng(1).standard_normal(X.shape).astype(np.float32)
@@ -106,3 +108,43 @@ def test_rectifiers_take_the_choice_of_the_variant(op):
 )
 def test_what_crosses(nodes, taps):
     assert revgraph.compile(model(nodes, ["N", 3, 11]), variant="salinet", at="y").taps == taps
+
+
+# ----- How steep -----
+
+
+def bound(op, attributes, *parameters):
+    """What the middle form says that no slope exceeds."""
+    x, y = (gs.Variable(name, np.dtype(np.float32), ["N", 3, 11]) for name in "xy")
+    layer = gs.Node(
+        op, "y", attributes, [x, *(gs.Constant(f"k{i}", k) for i, k in enumerate(parameters))], [y]
+    )
+    fwd, rev = (Builder(gs.Graph(), set()) for _ in range(2))
+    (x_hat,) = activation.slope.reverse(rev, layer, y, activation.slope.bottleneck(fwd, layer))
+    return producer(x_hat).attrs["most"]
+
+
+@pytest.mark.parametrize(
+    ("op", "attributes", "steepest"),
+    [
+        ("LeakyRelu", {"alpha": -8.0}, 8),
+        ("Elu", {"alpha": 5.0}, 5),
+        ("Selu", {}, 1.6733 * 1.0508),
+        ("Selu", {"alpha": 4.0, "gamma": 3.0}, 12),
+        ("Selu", {"alpha": 0.5, "gamma": 7.0}, 7),
+        ("HardSigmoid", {"alpha": 6.0}, 6),
+        ("Gelu", {}, 1.13),
+        ("Sigmoid", {}, 0.25),
+    ],
+)
+def test_no_slope_is_steeper_than_what_half_precision_is_scaled_for(op, attributes, steepest):
+    assert steepest <= bound(op, attributes) <= max(2 * steepest, 2 * 1.68)
+
+
+def test_parameters_make_slopes_steep():
+    assert bound("PRelu", {}, np.array([[0.1], [-9.0], [2.0]], np.float32)) == 18
+
+
+@pytest.mark.parametrize("op", ["Exp", "Log", "Pow", "Reciprocal", "Sqrt"])
+def test_slopes_without_bound(op):
+    assert bound(op, {}, *([np.array(3, np.float32)] if op == "Pow" else [])) == math.inf

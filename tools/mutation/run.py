@@ -97,10 +97,9 @@ class Reach:
             turn[function] += 1
         left, chosen = seconds, list[str]()
         for *_, test in sorted(order):
-            left -= self.seconds[test]
-            if chosen and left < 0:
-                break
-            chosen.append(test)
+            if self.seconds[test] <= left or not chosen:
+                left -= self.seconds[test]
+                chosen.append(test)
         return chosen
 
 
