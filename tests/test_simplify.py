@@ -105,6 +105,11 @@ def test_numbers_are_rectified_before_they_are_unpooled_where_none_meet(window, 
     assert (found.index("Relu") < unpool) == before
 
 
+@pytest.mark.parametrize("variant", ["deconvnet", "desalinet"])
+def test_p_itself_is_rectified(variant):
+    simplified([STEM[0], node("Relu", "c0", "y")], variant)
+
+
 def test_what_two_rectifiers_read_is_unpooled_once():
     nodes = [
         *STEM,

@@ -126,6 +126,17 @@ def test_resize_to_the_size_of_another_tensor():
         assert_transposed(model(nodes, ["N", 2, "H", "W"], TENSORS, opset=19), 2, *size)
 
 
+def test_groups_of_channels_by_a_computed_shape():
+    nodes = [
+        node("Shape", "x", "s", start=2),
+        node("Concat", "groups s", "t", axis=0),
+        node("Reshape", "x t", "y"),
+    ]
+    net = model(nodes, ["N", 4, "H", "W"], {"groups": np.array([0, 2, 2])}, opset=19)
+    for size in SIZES:
+        assert_transposed(net, 4, *size)
+
+
 @pytest.mark.parametrize("mode", ["SAME_UPPER", "SAME_LOWER"])
 @pytest.mark.parametrize("variant", ["salinet", "salinet-centre"])
 def test_max_pools_are_what_they_are_at_a_fixed_size(mode, variant):

@@ -31,6 +31,22 @@ def test_each_axis_by_itself(case, coordinates, mode):
     assert_transposed(net(inputs, tensors, **attributes), 2, 4, 6)
 
 
+@pytest.mark.parametrize("mode", ["nearest", "linear"])
+@pytest.mark.parametrize("sizes", [(1, 2), (2, 1), (3, 2)])
+def test_corners_aligned_of_few_elements(sizes, mode):
+    """Of two, one is the first and one the last; one alone is the first."""
+    attributes = {"axes": [2, 3], "mode": mode, "coordinate_transformation_mode": "align_corners"}
+    assert_transposed(net("x   s", {"s": np.array(sizes)}, **attributes), 2, 4, 6)
+
+
+@pytest.mark.parametrize("mode", ["nearest", "linear"])
+def test_channels_of_which_only_the_run_knows_the_number(mode):
+    layer = node("Resize", "x  s", "y", mode=mode)
+    source = model([layer], ["N", "C", 4, 6], {"s": np.array([1, 1, 2, 3], np.float32)})
+    source.graph.output[0].type.tensor_type.shape.dim[1].dim_param = "C"
+    assert_transposed(source, 2, 4, 6)
+
+
 @pytest.mark.parametrize("factors", [(2, 3), (1, 4), (3, 1)])
 def test_repetitions_are_summed_by_one_convolution(factors):
     """What nearest repeats; nothing else, though its factors be whole."""
