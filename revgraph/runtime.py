@@ -198,13 +198,14 @@ def ort_value(value: Any) -> Any:
         return value
     if isinstance(value, np.ndarray):
         return onnxruntime.OrtValue.ortvalue_from_numpy(np.asarray(value, order="C"))
+    what = f"cannot take a {type(value).__name__}"
+    remedy = "give a NumPy array, or a contiguous tensor that speaks DLPack"
+    if not hasattr(value, "__dlpack__"):  # onnxruntime before 1.31 would look for it all the same, and crash
+        raise RevgraphError(what, "it does not speak DLPack", remedy)
     try:
         return onnxruntime.OrtValue.from_dlpack(value)
     except Exception as error:  # of many kinds, from two libraries
-        what, why = f"cannot take a {type(value).__name__}", str(error).partition("\n")[0]
-        raise RevgraphError(
-            what, why, "give a NumPy array, or a contiguous tensor that speaks DLPack"
-        ) from error
+        raise RevgraphError(what, str(error).partition("\n")[0], remedy) from error
 
 
 def on_host(value: Any) -> np.ndarray | None:

@@ -7,6 +7,7 @@ from typing import TypeAlias
 import numpy as np
 import onnx
 import onnxruntime
+import pytest
 from onnx import helper, numpy_helper
 
 from revgraph import reference
@@ -39,6 +40,8 @@ def layer(op_type: str, *inputs: str, output: str = "y", **attributes: object) -
 
 
 def by_onnxruntime(model: onnx.ModelProto, x: np.ndarray) -> np.ndarray:
+    if (opset := model.opset_import[0].version) > onnx.defs.onnx_opset_version():
+        pytest.skip(f"the installed onnx, and onnxruntime of its time, have no opset {opset}")
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     return session.run(["y"], {"x": np.asarray(x)})[0]
 
