@@ -6,6 +6,9 @@ Anything else that goes wrong is a bug and keeps its traceback.
 import contextlib
 from collections.abc import Iterator
 
+MOST = 2000
+"""Most letters of a part of a message: names in models and messages of other libraries may be megabytes."""
+
 
 class RevgraphError(Exception):
     """This input cannot be done: what, why, and what would work, as one line.
@@ -18,7 +21,7 @@ class RevgraphError(Exception):
 
     def __init__(self, what: str, why: str, remedy: str) -> None:
         # Messages of other libraries travel inside `why`; the command line promises exactly one line.
-        self.what, self.why, self.remedy = (" ".join(part.split()) for part in (what, why, remedy))
+        self.what, self.why, self.remedy = map(_line, (what, why, remedy))
         super().__init__(f"{self.what}: {self.why} ({self.remedy})")
 
 
@@ -29,6 +32,19 @@ def naming(picture: object, kind: type[RevgraphError] = RevgraphError) -> Iterat
         yield
     except kind as error:
         raise type(error)(f"'{picture}': {error.what}", error.why, error.remedy) from error
+
+
+def _line(text: str) -> str:
+    """The text in one line, not too long, of letters that a terminal shows and does not obey."""
+    line = " ".join(text.split())
+    if len(line) > MOST:
+        line = f"{line[: MOST // 2]} ... {line[-MOST // 2 :]}"
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+
+
+def invalid_model(why: str) -> RevgraphError:
+    """The error for a model that breaks ONNX's own rules."""
+    return RevgraphError("this model is not valid ONNX", why, "check it with onnx.checker.check_model")
 
 
 def missing_extra(what: str, package: str, extra: str) -> RevgraphError:

@@ -15,7 +15,8 @@ with contextlib.redirect_stdout(io.StringIO()):  # it logs to stdout, where resu
     from onnx_graphsurgeon.logger import G_LOGGER
 
 from revgraph import weights
-from revgraph.names import first_free
+from revgraph.errors import invalid_model
+from revgraph.names import next_free
 from revgraph.weights import LightModel, Weights
 
 G_LOGGER.severity = G_LOGGER.CRITICAL + 1
@@ -32,8 +33,10 @@ __all__ = [
     "inner_tensors",
     "producer",
     "replace",
+    "sort",
     "static",
     "tensor_names",
+    "tidy",
 ]
 
 DOMAIN = "revgraph"
@@ -56,11 +59,12 @@ class Builder:
         self.graph = graph
         self.names = names
         self.scope = ""
+        self._tried = dict[str, int]()
         self._constants = {t.name: t for t in graph.tensors().values() if isinstance(t, gs.Constant)}
 
     def fresh(self, stem: str) -> str:
         """A name that neither graph has: `stem`, or `stem_1`, `stem_2`, ..."""
-        name = first_free(stem, self.names)
+        name = next_free(stem, self.names, self._tried)
         self.names.add(name)
         return name
 
@@ -169,6 +173,63 @@ def replace(node: gs.Node, tensor: gs.Variable) -> None:
     writer = tensor.inputs[0]
     writer.outputs[[t is tensor for t in writer.outputs].index(True)] = output
     output.dtype, output.shape = tensor.dtype, tensor.shape
+
+
+def tidy(graph: gs.Graph) -> gs.Graph:
+    """Drop the nodes that no output needs, and sort the others.
+
+    As onnx-graphsurgeon's cleanup and toposort do, the first of which compares each input with all tensors.
+    """
+    for inner in graph.subgraphs():
+        tidy(inner)
+    for x in graph.inputs:
+        x.inputs.clear()
+    needed, waiting = set[int](), [node for output in graph.outputs for node in output.inputs]
+    while waiting:
+        node = waiting.pop()
+        if id(node) not in needed:
+            needed.add(id(node))
+            waiting += _read_from(node)
+    for node in graph.nodes:
+        if id(node) not in needed:
+            node.inputs.clear()
+            node.outputs.clear()
+    graph.nodes = [node for node in graph.nodes if id(node) in needed]
+    return sort(graph)
+
+
+def sort(graph: gs.Graph) -> gs.Graph:
+    """Sort the nodes in place by how many layers lie before them, those of subgraphs too.
+
+    As onnx-graphsurgeon does, which recurses, and gives up at a few hundred layers out of order.
+    """
+    for inner in graph.subgraphs():
+        sort(inner)
+    nodes = {id(node): node for node in graph.nodes}
+    levels, begun = dict[int, int](), set[int]()
+    for node in graph.nodes:
+        waiting = [node]
+        while waiting:
+            last = waiting[-1]
+            before = [each for each in _read_from(last) if id(each) in nodes]
+            if missing := [each for each in before if id(each) not in levels]:
+                if id(last) in begun:
+                    raise invalid_model("its nodes form a cycle")
+                begun.add(id(last))
+                waiting += reversed(missing)
+            elif id(waiting.pop()) not in levels:
+                levels[id(last)] = max((levels[id(each)] + 1 for each in before), default=0)
+    graph.nodes = sorted((nodes[key] for key in levels), key=lambda node: levels[id(node)])
+    return graph
+
+
+def _read_from(node: gs.Node) -> Iterator[gs.Node]:
+    """The nodes that a node, or a subgraph of it, reads from."""
+    for tensor in node.inputs:
+        yield from tensor.inputs
+    for inner in node.subgraphs():
+        for tensor in inner._foreign_tensors().values():
+            yield from tensor.inputs
 
 
 def static(dims: Shape | None) -> bool:

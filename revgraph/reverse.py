@@ -6,7 +6,7 @@ from collections.abc import Container, Sequence
 
 from revgraph.errors import RevgraphError
 from revgraph.flow import descendants, path
-from revgraph.graph import Builder, Tensor, gs
+from revgraph.graph import Builder, Tensor, gs, tidy
 from revgraph.names import first_free
 from revgraph.rules.rule import Bottleneck, cannot_reverse
 from revgraph.variants import Variant
@@ -121,9 +121,9 @@ def _rows(fwd: gs.Graph) -> str:
 
 
 def _keep_used_taps(fwd: gs.Graph, rev: gs.Graph) -> None:
-    rev.cleanup().toposort()
+    tidy(rev)
     rev.inputs = [t for t in rev.inputs if t.outputs]
     read = {t.name for t in rev.inputs}
     taps = [t for node in fwd.nodes for t in node.outputs if t.name in read]
     fwd.outputs.extend(taps)
-    fwd.cleanup().toposort()
+    tidy(fwd)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from revgraph.flow import CONSTANT
-from revgraph.graph import Builder, Tensor, gs, static
+from revgraph.graph import Builder, Tensor, gs, sort, static
 from revgraph.window import Window
 
 MOST = 60000.0
@@ -61,11 +61,11 @@ def keep_in_range(rev: Builder) -> dict[str, str]:
     if not any(tensor.dtype == np.float16 for node in graph.nodes for tensor in node.outputs):
         return {}
     scaling = _Scaling(rev)
-    for node in list(graph.toposort().nodes):
+    for node in list(sort(graph).nodes):
         rev.scope = node.name
         scaling.rewrite(node)
     scaling.restore(graph.outputs[0])
-    graph.toposort()
+    sort(graph)
     return {name: signal.scale.name for name, signal in scaling.signals.items() if signal.scale is not None}
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from revgraph import op
-from revgraph.graph import DOMAIN, Builder, Shape, Tensor, gs, producer, replace
+from revgraph.graph import DOMAIN, Builder, Shape, Tensor, gs, producer, replace, tidy
 from revgraph.window import Window
 
 Pass = Callable[[Builder, Builder], None]
@@ -19,11 +19,11 @@ def simplify(passes: tuple[Pass, ...], fwd: Builder, rev: Builder) -> None:
 
 
 def _drop_unread_taps(fwd: gs.Graph, rev: gs.Graph) -> None:
-    rev.cleanup().toposort()
+    tidy(rev)
     unread = {tap.name for tap in rev.inputs if not tap.outputs}
     rev.inputs = [tensor for tensor in rev.inputs if tensor.name not in unread]
     fwd.outputs = [tensor for tensor in fwd.outputs if tensor.name not in unread]
-    fwd.cleanup().toposort()
+    tidy(fwd)
 
 
 # ---------------------------------------------------------------- passes

@@ -31,3 +31,19 @@ def test_a_missing_package_names_the_command_that_installs_it():
     error = missing_extra("cannot run a network", "onnxruntime", "cpu")
     wanted = 'cannot run a network: onnxruntime is not installed (pip install "revgraph[cpu]")'
     assert str(error) == wanted
+
+
+@pytest.mark.parametrize(
+    ("letter", "shown"),
+    [("\x1b", r"\x1b"), ("\0", r"\x00"), ("\x93", r"\x93"), ("\u202e", r"\u202e"), ("\udc80", r"\udc80")],
+)
+def test_letters_that_a_terminal_obeys_are_written_out(letter, shown):
+    """Names of layers and files come from strangers."""
+    assert str(RevgraphError(f"no layer '{letter}'", "é", "✓")) == f"no layer '{shown}': é (✓)"
+
+
+def test_a_message_stays_short_however_long_a_name_is():
+    error = RevgraphError(f"no layer '{'a' * 10**7}'", "no tensor is called so", "the nearest is 'b'")
+    assert len(str(error)) < 3000
+    assert str(error).startswith("no layer 'aaa")
+    assert str(error).endswith("aaa': no tensor is called so (the nearest is 'b')")

@@ -4,7 +4,7 @@ import numpy as np
 
 from revgraph.canonical.shapes import infer_shapes
 from revgraph.errors import RevgraphError
-from revgraph.graph import Tensor, attach, computed_inputs, export, gs, static
+from revgraph.graph import Tensor, attach, computed_inputs, export, gs, static, tidy
 
 # Layers that treat each position alone and keep its channels where they are.
 POINTWISE = frozenset(
@@ -106,7 +106,7 @@ def _free(graph: gs.Graph) -> gs.Graph:
                 node.op == "Transpose" and node.attrs.get("perm") == [0, 3, 1, 2] for node in x.outputs
             )
             x.shape = [x.shape[0], "H", "W", x.shape[3]] if last else [*x.shape[:2], "H", "W"]
-    light = export(graph.cleanup().toposort())
+    light = export(tidy(graph))
     model = light.as_inputs()
     del model.graph.value_info[:]
     for value in model.graph.output:

@@ -11,7 +11,7 @@ import numpy as np
 from revgraph import flow
 from revgraph.canonical import patterns
 from revgraph.errors import RevgraphError
-from revgraph.graph import Builder, Tensor, gs, inner_tensors, producer, replace, static
+from revgraph.graph import Builder, Tensor, gs, inner_tensors, producer, replace, sort, static, tidy
 
 # fmt: off
 LAYERS = frozenset({
@@ -55,10 +55,10 @@ def in_half(fwd: Builder, y: gs.Variable) -> None:
         whole = all(node.op in LAYERS for node in group.stand_ins)
         suits |= {id(node): whole for node, *_ in group.nodes}
     types = _Types(fwd, kept)
-    for node in list(graph.toposort().nodes):
+    for node in list(sort(graph).nodes):
         computed = any(tensor.name in live for tensor in node.outputs)  # and not from sizes
         types.settle(node, computed and suits[id(node)] and _holds(node))
-    graph.cleanup().toposort()
+    tidy(graph)
     if not any(tensor.dtype == np.float16 for tensor in graph.tensors().values()):
         why = "no layer of it computes in float32, or float16 suits none"
         raise RevgraphError("cannot compile for fp16", why, "compile with --precision fp32")
@@ -70,7 +70,7 @@ def _holds(node: gs.Node) -> bool:
         return False
     if node.op == "GlobalAveragePool":
         shape = node.inputs[0].shape
-        return static(shape[2:]) and math.prod(shape[2:]) <= AREA
+        return shape is not None and static(shape[2:]) and math.prod(shape[2:]) <= AREA
     constants = [tensor.values for tensor in _data(node) if isinstance(tensor, gs.Constant)]
     if node.op == "Clip":  # a bound that nothing in float16 exceeds is none
         constants = [np.clip(values, *LIMITS) for values in constants]

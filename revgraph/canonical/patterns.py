@@ -10,7 +10,7 @@ from typing import Any
 
 from revgraph.canonical import activations, lrn
 from revgraph.canonical.recognition import Nodes
-from revgraph.graph import gs
+from revgraph.graph import gs, sort
 
 RECOGNISERS = (lrn.recognise, activations.recognise)
 
@@ -45,11 +45,11 @@ def grouped(graph: gs.Graph, y: gs.Variable) -> Iterator[list[Group]]:
         found = next((f for recognise in RECOGNISERS if (f := recognise(node, keep))), None)
         if found:
             groups.append(_set_aside(graph, *found))
-    graph.toposort()
+    sort(graph)
     yield groups
     for group in groups:
         _restore(graph, group)
-    graph.toposort()
+    sort(graph)
 
 
 def _set_aside(graph: gs.Graph, nodes: Nodes, stand_ins: Nodes) -> Group:

@@ -8,12 +8,13 @@ import itertools
 import math
 import operator
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from revgraph.graph import Tensor, gs, static
-from revgraph.names import first_free
+from revgraph.names import next_free
 
 Entry = int | float | bool | str | None
 """A number, the name of a free dimension, or None where only the run knows."""
@@ -28,7 +29,7 @@ def settle(graph: gs.Graph) -> bool:
     Returns:
         Whether there was any; then inference can tell more.
     """
-    changed = False
+    changed, outer = False, _Outer(graph)
     known: dict[str, Entries] = {}
     for node in list(graph.nodes):
         values = _typed_values(node, known)
@@ -36,7 +37,7 @@ def settle(graph: gs.Graph) -> bool:
             known[node.outputs[0].name] = values
             changed |= _fold(graph, node.outputs[0], values)
         else:
-            changed |= _inline_branch(graph, node, known) or _write_shape(node, known)
+            changed |= _inline_branch(graph, node, known, outer) or _write_shape(node, known)
     return changed | _fix_batch(graph)
 
 
@@ -200,35 +201,51 @@ _MOVES: Mapping[str, Callable[..., Entries | None]] = {
 # ---------------------------------------------------------------- what follows
 
 
-def _inline_branch(graph: gs.Graph, node: gs.Node, known: Mapping[str, Entries]) -> bool:
+class _Outer:
+    """The names of a graph into which branches are written, listed once."""
+
+    def __init__(self, graph: gs.Graph) -> None:
+        self._graph = graph
+        self.tried = dict[str, int]()
+
+    @cached_property
+    def tensors(self) -> dict[str, Tensor]:
+        return dict(self._graph.tensors())
+
+    @cached_property
+    def taken(self) -> set[str]:
+        return {*self.tensors, *(node.name for node in self._graph.nodes)}
+
+
+def _inline_branch(graph: gs.Graph, node: gs.Node, known: Mapping[str, Entries], outer: _Outer) -> bool:
     """An If whose condition is known becomes the nodes of the branch that it takes."""
     condition = _entries(node.inputs[0], known) if node.op == "If" else None
     if not condition or isinstance(condition[0], str) or condition[0] is None:
         return False
     branch: gs.Graph = node.attrs["then_branch" if condition[0] else "else_branch"]
-    _rename_apart(branch, graph)
+    _rename_apart(branch, outer)
     outputs = list(node.outputs)
-    node.outputs.clear()
+    for emptied in (node.inputs, node.outputs, node.attrs):  # so that tidying drops it
+        emptied.clear()
     graph.nodes.extend(branch.nodes)
     for inner, output in zip(branch.outputs, outputs, strict=True):
-        graph.nodes.append(
-            gs.Node("Identity", f"{node.name}/{output.name}", inputs=[inner], outputs=[output])
-        )
-    graph.nodes.remove(node)
+        name = f"{node.name}/{output.name}"
+        outer.taken.add(name)
+        graph.nodes.append(gs.Node("Identity", name, inputs=[inner], outputs=[output]))
     return True
 
 
-def _rename_apart(branch: gs.Graph, graph: gs.Graph) -> None:
+def _rename_apart(branch: gs.Graph, outer: _Outer) -> None:
     """Give all that the branch makes or holds names that the graph does not have: branches may share them."""
-    outer = graph.tensors()
-    taken = outer.keys() | {node.name for node in graph.nodes}
     read = [tensor for node in branch.nodes for tensor in node.inputs] + branch.outputs
     held = [tensor for tensor in read if isinstance(tensor, gs.Constant)]
     made = [tensor for node in branch.nodes for tensor in node.outputs if not tensor.is_empty()]
-    tensors = {id(tensor): tensor for tensor in (*held, *made) if outer.get(tensor.name) is not tensor}
+    tensors = {
+        id(tensor): tensor for tensor in (*held, *made) if outer.tensors.get(tensor.name) is not tensor
+    }
     for named in (*branch.nodes, *tensors.values()):
-        named.name = first_free(named.name or named.op, taken)
-        taken.add(named.name)
+        named.name = next_free(named.name or named.op, outer.taken, outer.tried)
+        outer.taken.add(named.name)
 
 
 def _write_shape(node: gs.Node, known: Mapping[str, Entries]) -> bool:

@@ -3,7 +3,7 @@
 import numpy as np
 
 from revgraph import op
-from revgraph.graph import Builder, Tensor, computed_inputs, gs, producer, replace, static
+from revgraph.graph import Builder, Tensor, computed_inputs, gs, producer, replace, sort, static, tidy
 from revgraph.simplify import all_of, read_tap, tap_of
 
 BLOCK = 16
@@ -83,7 +83,7 @@ def compute_in_blocks(fwd: Builder, rev: Builder) -> None:
         if any(in_blocks(term) for term in terms):
             rev.scope = total.name
             replace(node, _chain(rev, terms, total))
-    rev.graph.cleanup().toposort()
+    tidy(rev.graph)
     for node in [node for node in rev.graph.nodes if node.op in ("Mul", "Sub")]:
         if _of_one_shape(node) and any(map(in_blocks, node.inputs)):
             rev.scope = node.outputs[0].name
@@ -92,7 +92,7 @@ def compute_in_blocks(fwd: Builder, rev: Builder) -> None:
                 a, b = node.inputs
                 like = {"dtype": a.dtype, "shape": node.outputs[0].shape}
                 replace(node, rev.emit("Add", _depthwise(rev, b, -1), a, **like))
-    rev.graph.cleanup().toposort()
+    tidy(rev.graph)
 
 
 def concatenate_in_blocks(fwd: Builder, rev: Builder) -> None:
@@ -106,7 +106,7 @@ def concatenate_in_blocks(fwd: Builder, rev: Builder) -> None:
             for i, tensor in enumerate(node.inputs):
                 if not in_blocks(tensor):
                     node.inputs[i] = _depthwise(fwd, tensor, 1)
-    fwd.graph.toposort()
+    sort(fwd.graph)
 
 
 def _is_sum(node: gs.Node) -> bool:

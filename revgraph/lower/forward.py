@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from revgraph.graph import Builder, Tensor, gs, producer, replace
+from revgraph.graph import Builder, Tensor, gs, producer, replace, tidy
 from revgraph.lower.blocks import blockable
 from revgraph.simplify import per_channel
 
@@ -28,7 +28,7 @@ def merge_affine(fwd: Builder, rev: Builder) -> None:
             array = array.astype(gamma.dtype)
             norm.inputs[i] = gs.Constant(fwd.fresh(f"{norm.inputs[i].name}/merged"), array)
         replace(node, norm.outputs[0])
-    fwd.graph.cleanup().toposort()
+    tidy(fwd.graph)
 
 
 def _normalised(node: gs.Node) -> tuple[gs.Node | None, np.ndarray | None]:
@@ -71,7 +71,7 @@ def square_roots(fwd: Builder, rev: Builder) -> None:
             continue
         fwd.scope = node.name
         replace(node, _normalise(fwd, node))
-    fwd.graph.cleanup().toposort()
+    tidy(fwd.graph)
 
 
 def _normalise(fwd: Builder, node: gs.Node) -> gs.Variable:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from revgraph.graph import DOMAIN, Builder, Tensor, gs, replace
+from revgraph.graph import DOMAIN, Builder, Tensor, gs, replace, tidy
 from revgraph.simplify import Pass
 
 Lowering = Callable[[Builder, gs.Node], Tensor]
@@ -60,4 +60,4 @@ def _apply(table: Mapping[str, Lowering], builder: Builder) -> None:
         if any(lowered is tensor for tensor in node.inputs):  # which others may read, too
             lowered = builder.emit("Identity", lowered, dtype=lowered.dtype, shape=lowered.shape)
         replace(node, lowered)
-    builder.graph.cleanup().toposort()
+    tidy(builder.graph)
