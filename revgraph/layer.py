@@ -5,7 +5,7 @@ from collections.abc import Container
 
 import numpy as np
 
-from revgraph.errors import RevgraphError
+from revgraph.errors import RevgraphError, invalid_model
 from revgraph.flow import ancestors
 from revgraph.graph import gs, producer, static
 
@@ -21,6 +21,8 @@ def find_layer(graph: gs.Graph, at: str | None, named: Container[str] | None = N
     Raises:
         RevgraphError: Nothing is called so, or it is not one that can be reversed.
     """
+    if not graph.outputs:
+        raise invalid_model("it has no outputs")
     if at is None:
         return _before_softmax(graph.outputs[0], named)
     tensors = {t.name: t for t in graph.tensors().values() if isinstance(t, gs.Variable)}

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import onnx
 
 from revgraph import weights
+from revgraph.canonical.consistency import check_attributes, check_tensors
 from revgraph.canonical.on_graph import (
     cast_like,
     fold_constants,
@@ -19,14 +20,14 @@ from revgraph.canonical.on_model import (
     check,
     convert_opset,
     inline_functions,
-    invalid,
     name_nodes,
     own_domain,
     separate_inputs,
 )
 from revgraph.canonical.shapes import infer_shapes, settle_ceil_mode
 from revgraph.canonical.sizes import settle
-from revgraph.graph import attach, gs
+from revgraph.errors import invalid_model
+from revgraph.graph import attach, gs, inner_tensors, tidy
 from revgraph.weights import LightModel
 
 MODEL_PASSES: tuple[Callable[[onnx.ModelProto], onnx.ModelProto], ...] = (
@@ -35,6 +36,7 @@ MODEL_PASSES: tuple[Callable[[onnx.ModelProto], onnx.ModelProto], ...] = (
     inline_functions,
     separate_inputs,
     name_nodes,
+    check_attributes,
     convert_opset,
     settle_ceil_mode,
     infer_shapes,
@@ -47,6 +49,7 @@ SHAPE_PASSES: tuple[Callable[[gs.Graph], bool], ...] = (
 )
 GRAPH_PASSES: tuple[Callable[[gs.Graph], object], ...] = (
     fold_constants,
+    check_tensors,
     rename_reserved,
     split_to_slices,
     global_max_pool,
@@ -77,24 +80,24 @@ def canonicalise(source: onnx.ModelProto | LightModel) -> gs.Graph:
             if not [shape_pass for shape_pass in SHAPE_PASSES if shape_pass(graph)]:
                 break
             _forget_placeholders(graph)
-            graph = _import(infer_shapes(gs.export_onnx(graph.cleanup().toposort())))
+            graph = _import(infer_shapes(gs.export_onnx(tidy(graph))))
         attach(graph, light.weights)
         for graph_pass in GRAPH_PASSES:
             graph_pass(graph)
-        graph.cleanup().toposort()
+        tidy(graph)
     except gs.OnnxGraphSurgeonException as error:
-        raise invalid(str(error)) from error
+        raise invalid_model(str(error)) from error
     return graph
 
 
 def _import(model: onnx.ModelProto) -> gs.Graph:
     try:
         graph = gs.import_onnx(model)
-        for tensor in graph.tensors().values():
+        for tensor in (*graph.tensors().values(), *inner_tensors(graph)):
             if isinstance(tensor, gs.Constant):
                 tensor.values.shape  # noqa: B018 - reads it, which is lazy
     except Exception as error:  # whatever a tensor of contradictory type, shape and data leads to
-        raise invalid(f"a tensor of it cannot be read: {error}") from error
+        raise invalid_model(f"a tensor of it cannot be read: {error}") from error
     return graph
 
 

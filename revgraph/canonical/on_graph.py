@@ -10,7 +10,7 @@ import onnx
 import onnx.reference
 
 from revgraph.errors import RevgraphError
-from revgraph.graph import computed_inputs, gs, producer, static
+from revgraph.graph import computed_inputs, gs, producer, sort, static, tidy
 from revgraph.names import first_free
 from revgraph.weights import MIN_ELEMENTS
 from revgraph.window import Window, explicit_pads
@@ -50,7 +50,7 @@ def fold_constants(graph: gs.Graph, most: int = MAX_FOLDED) -> bool:
         Whether there were any.
     """
     folded, room = False, MAX_FOLDED
-    for node in graph.toposort().nodes:
+    for node in sort(graph).nodes:
         output = node.outputs[0] if len(node.outputs) == 1 else None
         if node.op not in FOLDABLE or output is None or any(output is tensor for tensor in graph.outputs):
             continue
@@ -158,8 +158,10 @@ def split_to_slices(graph: gs.Graph) -> None:
     """Each output of a Split becomes a Slice of its own, so that every layer has one output."""
     for node in [node for node in graph.nodes if node.op == "Split"]:
         x, axis = node.inputs[0], node.attrs.get("axis", 0)
-        sizes: list[Any] = [y.shape[axis] if y.shape else None for y in node.outputs]
-        if x.shape is None or not static(sizes):
+        if x.shape is None or any(len(y.shape or ()) != len(x.shape) for y in node.outputs):
+            continue
+        sizes: list[Any] = [y.shape[axis] for y in node.outputs]
+        if not static(sizes):
             continue
         ends = np.cumsum(sizes).tolist()
         for i, (y, size, end) in enumerate(zip(list(node.outputs), sizes, ends, strict=True)):
@@ -167,14 +169,15 @@ def split_to_slices(graph: gs.Graph) -> None:
             node.outputs.remove(y)
             name = node.name if i == 0 else f"{node.name}_{i}"
             graph.nodes.append(gs.Node("Slice", name, inputs=[x, *constants], outputs=[y]))
-    graph.cleanup().toposort()
+    tidy(graph)
 
 
 def global_max_pool(graph: gs.Graph) -> None:
     """GlobalMaxPool becomes the MaxPool whose window is the plane."""
     for node in graph.nodes:
-        if node.op == "GlobalMaxPool" and static((node.inputs[0].shape or [None])[2:]):
-            node.op, node.attrs = "MaxPool", {"kernel_shape": list(node.inputs[0].shape[2:])}
+        shape = node.inputs[0].shape if node.op == "GlobalMaxPool" else None
+        if shape is not None and static(shape[2:]):
+            node.op, node.attrs = "MaxPool", {"kernel_shape": list(shape[2:])}
 
 
 def resolve_auto_pad(graph: gs.Graph) -> None:

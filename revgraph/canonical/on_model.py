@@ -1,14 +1,16 @@
 """Passes on the model as onnx reads it."""
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
+from graphlib import CycleError, TopologicalSorter
 
 import onnx
 import onnx.inliner
 import onnx.version_converter
 
-from revgraph.errors import RevgraphError
+from revgraph.errors import RevgraphError, invalid_model
 from revgraph.graph import tensor_names
-from revgraph.names import first_free
+from revgraph.names import next_free
 from revgraph.op import TAPS
 
 OPSETS = (17, 21)
@@ -16,10 +18,17 @@ OPSETS = (17, 21)
 
 IRS = (8, 10)
 
+MAX_NODES = 2**15
+"""Most nodes of a model, its functions inlined, and most initializers."""
 
-def invalid(why: str) -> RevgraphError:
-    """The error for a model that breaks ONNX's own rules."""
-    return RevgraphError("this model is not valid ONNX", why, "check it with onnx.checker.check_model")
+MAX_INLINED = 2**28
+"""Most bytes that inlining functions may write."""
+
+MAX_NAME = 2**12
+"""Most letters of a name; new ones are made of it again and again."""
+
+MAX_DEPTH = 32
+"""Most branches and loops within each other; protobuf reads 33 from a file."""
 
 
 def own_domain(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -34,31 +43,90 @@ def own_domain(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def _all_nodes(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
     """The nodes of the model, its functions and all subgraphs."""
-    waiting = [*model.graph.node, *(node for function in model.functions for node in function.node)]
+    yield from _nested(model.graph.node)
+    for function in model.functions:
+        yield from _nested(function.node)
+
+
+def _nested(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
+    """These nodes and those of their subgraphs.
+
+    Raises:
+        RevgraphError: They lie too deep.
+    """
+    waiting = [(node, 0) for node in nodes]
     while waiting:
-        node = waiting.pop()
+        node, depth = waiting.pop()
         yield node
+        if depth > MAX_DEPTH:
+            why = f"branches and loops lie within each other, more than {MAX_DEPTH} deep"
+            raise RevgraphError("cannot take this model", why, "simplify it before")
         for attribute in node.attribute:
             for graph in (attribute.g, *attribute.graphs):
-                waiting.extend(graph.node)
+                waiting += ((inner, depth + 1) for inner in graph.node)
 
 
 def check(model: onnx.ModelProto) -> onnx.ModelProto:
     """Refuse what no pass could mend, naming it before onnx.checker would in its own words."""
-    version = next((entry.version for entry in model.opset_import if not entry.domain), "not given")
+    versions = {entry.version for entry in model.opset_import if not entry.domain}
+    version = " and ".join(map(str, sorted(versions))) if len(versions) > 1 else (*versions, "not given")[0]
     newest = onnx.defs.onnx_opset_version()
     if not isinstance(version, int) or not 7 <= version <= newest:
         remedy = f"export it at an opset from 7 to {newest}"
         raise RevgraphError("cannot read this model", f"its opset is {version}", remedy)
+    _check_size(model)
     functions = {(function.domain, function.name) for function in model.functions}
     for node in _all_nodes(model):
+        if longest := max((name for name in (node.name, *node.output) if len(name) > MAX_NAME), default=""):
+            why = f"a name in it has {len(longest)} letters"
+            raise RevgraphError("cannot take this model", why, f"names of at most {MAX_NAME}")
         if (node.domain, node.op_type) not in functions:
             _check_operator(node)
-    try:
+    with translated():
         onnx.checker.check_model(model)
-    except onnx.checker.ValidationError as error:
-        raise invalid(str(error)) from error
     return model
+
+
+@contextlib.contextmanager
+def translated() -> Iterator[None]:
+    """What onnx's C++ raises, which has no common kind, says that the model is not valid."""
+    try:
+        yield
+    except Exception as error:
+        raise invalid_model(str(error) or type(error).__name__) from error
+
+
+def _check_size(model: onnx.ModelProto) -> None:
+    """Refuse what would be too much with its functions inlined: each may call the one before it twice."""
+    nodes = _inlined(model, lambda node: 1)
+    inlined = _inlined(model, onnx.NodeProto.ByteSize) if model.functions else 0
+    initializers = len(model.graph.initializer)
+    if nodes > MAX_NODES or inlined > MAX_INLINED or initializers > MAX_NODES:
+        why = f"it has {nodes:.6g} nodes and {initializers} initializers"
+        if model.functions:
+            why += f", {inlined:.3g} bytes once its functions are inlined"
+        raise RevgraphError("cannot take this model", why, f"one of at most {MAX_NODES} of each")
+
+
+def _inlined(model: onnx.ModelProto, weigh: Callable[[onnx.NodeProto], int]) -> float:
+    """What all nodes weigh once functions are inlined."""
+    functions = {(function.domain, function.name): function for function in model.functions}
+    called = {
+        key: [(node.domain, node.op_type) for node in _nested(function.node)]
+        for key, function in functions.items()
+    }
+    weights = dict[tuple[str, str], float]()
+
+    def total(nodes: Iterable[onnx.NodeProto]) -> float:
+        return sum(weights.get((node.domain, node.op_type)) or weigh(node) for node in _nested(nodes))
+
+    try:
+        for key in TopologicalSorter(called).static_order():
+            if key in functions:
+                weights[key] = float(total(functions[key].node))
+    except CycleError as error:
+        raise invalid_model(f"its function '{error.args[1][0][1]}' calls itself") from error
+    return total(model.graph.node)
 
 
 def _check_operator(node: onnx.NodeProto) -> None:
@@ -75,7 +143,8 @@ def _check_operator(node: onnx.NodeProto) -> None:
 
 def inline_functions(model: onnx.ModelProto) -> onnx.ModelProto:
     """Model-local functions become the nodes they stand for."""
-    inlined = onnx.inliner.inline_local_functions(model) if model.functions else model
+    with translated():
+        inlined = onnx.inliner.inline_local_functions(model) if model.functions else model
     own = [entry for entry in inlined.opset_import if not entry.domain]
     del inlined.opset_import[:]
     inlined.opset_import.extend(own)
@@ -96,9 +165,10 @@ def name_nodes(model: onnx.ModelProto) -> onnx.ModelProto:
     """Unnamed nodes are named after their first output; no name repeats, and none hides a tap's."""
     tensors = set(tensor_names(model))
     taken = {name.removesuffix(f"/{tap}") for tap in TAPS for name in tensors if name.endswith(f"/{tap}")}
+    tried = dict[str, int]()
     for node in model.graph.node:
         stem = node.name or next(filter(None, node.output), node.op_type)
-        node.name = first_free(stem, taken)
+        node.name = next_free(stem, taken, tried)
         taken.add(node.name)
     return model
 
@@ -110,18 +180,19 @@ def convert_opset(model: onnx.ModelProto) -> onnx.ModelProto:
     if target == version:
         return model
     try:
-        return _keep_coordinates(onnx.version_converter.convert_version(model, target), version)
-    except (RuntimeError, ValueError, onnx.checker.ValidationError) as error:
+        converted = onnx.version_converter.convert_version(model, target)
+    except Exception as error:  # of its C++, which raises what has no common kind
         remedy = f"export it at an opset from {OPSETS[0]} to {OPSETS[1]}"
         what = f"cannot convert this model from opset {version} to {target}"
         raise RevgraphError(what, str(error), remedy) from error
+    return _keep_coordinates(converted, version)
 
 
 def _keep_coordinates(model: onnx.ModelProto, version: int) -> onnx.ModelProto:
     """Before opset 11 a linear Resize was asymmetric; converted without saying so, it becomes half_pixel."""
     for node in model.graph.node if version < 11 else ():
         attributes = {attribute.name: attribute for attribute in node.attribute}
-        if node.op_type == "Resize" and attributes["mode"].s == b"linear":
+        if node.op_type == "Resize" and "mode" in attributes and attributes["mode"].s == b"linear":
             name = "coordinate_transformation_mode"
             if name in attributes:
                 node.attribute.remove(attributes[name])

@@ -5,7 +5,7 @@ import math
 import onnx
 import onnx.shape_inference
 
-from revgraph.canonical.on_model import invalid
+from revgraph.canonical.on_model import translated
 from revgraph.errors import RevgraphError
 from revgraph.window import Window
 
@@ -68,10 +68,7 @@ def _drop_windows(pool: onnx.NodeProto, shape: list[int]) -> bool:
 
 def infer_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
     """Write the shape of every tensor that ONNX can tell."""
-    try:
-        return _inferred(model, check_type=True, strict_mode=True)
-    except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError, ValueError) as error:
-        raise invalid(str(error)) from error
+    return _inferred(model, check_type=True, strict_mode=True)
 
 
 def _longest_list(model: onnx.ModelProto) -> int:
@@ -92,7 +89,10 @@ def _inferred(model: onnx.ModelProto, **how: bool) -> onnx.ModelProto:
     try:
         for i in groups:
             model.graph.node[i].op_type = "InstanceNormalization"
-        inferred = onnx.shape_inference.infer_shapes(model, data_prop=_longest_list(model) <= MAX_LIST, **how)
+        with translated():
+            inferred = onnx.shape_inference.infer_shapes(
+                model, data_prop=_longest_list(model) <= MAX_LIST, **how
+            )
     finally:
         for i in groups:
             model.graph.node[i].op_type = "GroupNormalization"

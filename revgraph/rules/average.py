@@ -1,11 +1,13 @@
 """Reversing average pooling: affine, so each window's share returns to every element. Eq. (6)."""
 
+import math
+
 import numpy as np
 
 from revgraph import op
 from revgraph.graph import Builder, Shape, Tensor, gs, static
 from revgraph.rules.axes import keep_axes, reduced_axes
-from revgraph.rules.rule import Bottleneck, Rule, XHats, free_axis, window
+from revgraph.rules.rule import MAX_KERNEL, Bottleneck, Rule, XHats, cannot_reverse, free_axis, window
 from revgraph.rules.sizes import size_of_x
 from revgraph.window import Window
 
@@ -29,6 +31,8 @@ def _shared(rev: Builder, pool: gs.Node, y_hat: Tensor, slide: Window, sizes: Te
     if not static((*size, *outputs)):
         counts = _free_counts(rev, y_hat, slide, op.row(rev, sizes), padding)
         return rev.emit("Div", y_hat, counts, dtype=y_hat.dtype, shape=y_hat.shape)
+    if math.prod(outputs) > MAX_KERNEL:
+        raise cannot_reverse(pool, f"it has {math.prod(outputs):.3g} windows", "check the model")
     # A window wholly in the padding averages nothing, and gives nothing back.
     shares = 1 / np.maximum(slide.counts(outputs, size, padding), 1)[None, None]
     return op.scale(rev, y_hat, shares.astype(y_hat.dtype))

@@ -11,7 +11,7 @@ def reduced_axes(node: gs.Node) -> list[int]:
     rank = len(node.inputs[0].shape)
     axes = node.attrs.get("axes")
     if len(node.inputs) > 1 and not node.inputs[1].is_empty():
-        axes = constant(node, 1, "list of axes").tolist()
+        axes = constant(node, 1, "list of axes").ravel().tolist()
     if not axes:
         axes = [] if node.attrs.get("noop_with_empty_axes", 0) else list(range(rank))
     if 0 in (found := sorted(axis % rank for axis in axes)):

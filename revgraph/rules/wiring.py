@@ -121,9 +121,8 @@ def _squeeze(rev: Builder, node: gs.Node, y_hat: Tensor, r: Bottleneck) -> XHats
     longer, opposite = (x, "Unsqueeze") if node.op == "Squeeze" else (y, "Squeeze")
     given = len(node.inputs) > 1 and not node.inputs[1].is_empty()
     ones = [i for i, n in enumerate(x.shape) if n == 1]
-    axes = np.array(
-        [a % len(longer.shape) for a in (constant(node, 1, "list of axes").tolist() if given else ones)]
-    )
+    named = constant(node, 1, "list of axes").ravel().tolist() if given else ones
+    axes = np.array([axis % len(longer.shape) for axis in named])
     if 0 in axes:
         raise cannot_reverse(node, "it moves the batch off the first axis", KEEP_BATCH)
     shape = [y_hat.shape[0], *x.shape[1:]]
