@@ -1,6 +1,8 @@
 """Reading ONNX files: nothing outside the model's folder is read, and nothing is believed."""
 
+import errno
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,13 +15,36 @@ from onnx import external_data_helper
 
 from revgraph import weights
 from revgraph.errors import RevgraphError
+from revgraph.reading import read_bytes
 from revgraph.weights import LightModel, Weights
 
 MAX_BYTES = 2**31 - 1
 """Protobuf's own limit for one message."""
 
-Regions = dict[tuple[Path, int, int], np.ndarray]
-"""What was read of external data, uint8: by file, offset and length."""
+
+class Regions:
+    """What was read of external data: each region of a file once."""
+
+    def __init__(self) -> None:
+        self._held = dict[tuple[Path, int, int], np.ndarray]()
+        self._total = Counter[Path]()
+
+    def read(self, file: Path, offset: int, length: int) -> np.ndarray:
+        """Uint8; nothing is allocated that the file does not hold, nor more of it than all.
+
+        Raises:
+            OSError: It cannot be read.
+            ValueError: The file does not hold it, or other regions overlap with it.
+        """
+        region, size = (file, offset, length), file.stat().st_size
+        if region not in self._held:
+            if min(offset, length) < 0 or offset + length > size:
+                raise ValueError(f"'{file.name}' does not hold {length} bytes from {offset} on")
+            if self._total[file] + length > size:
+                raise ValueError(f"they overlap with other data in '{file.name}'")
+            self._held[region] = np.fromfile(file, np.uint8, length, offset=offset)
+            self._total[file] += length
+        return self._held[region]
 
 
 def read_model(path: Path, regions: Regions | None = None) -> tuple[LightModel, str]:
@@ -36,7 +61,7 @@ def read_model(path: Path, regions: Regions | None = None) -> tuple[LightModel, 
         RevgraphError: It is missing, a folder, empty, not ONNX, or its data lies outside its folder.
     """
     model, sha256 = _parse(path)
-    held = _load_external(model, path, {} if regions is None else regions)
+    held = _load_external(model, path, regions or Regions())
     return weights.detach(model, held), sha256
 
 
@@ -73,18 +98,16 @@ def _is_text(message: Message) -> bool:
 
 def _read(path: Path) -> bytes:
     try:
-        if path.is_dir():
-            raise _unreadable(path, "it is a folder")
-        size = path.stat().st_size
-        if size > MAX_BYTES:
-            raise _unreadable(
-                path, "it is larger than 2 GiB, protobuf's limit", "keep weights as external data"
-            )
-        content = path.read_bytes()
+        content = read_bytes(path)
     except FileNotFoundError as error:
         raise _unreadable(path, "there is no such file") from error
     except OSError as error:
+        if error.errno == errno.EFBIG:
+            why, remedy = "it is larger than 2 GiB, protobuf's limit", "keep weights as external data"
+            raise _unreadable(path, why, remedy) from error
         raise _unreadable(path, error.strerror or str(error)) from error
+    except ValueError as error:  # a character that no path can have
+        raise _unreadable(path, str(error)) from error
     if not content:
         raise _unreadable(path, "it is empty")
     return content
@@ -130,26 +153,22 @@ def _external_data(tensor: onnx.TensorProto, path: Path, regions: Regions) -> np
 
 
 def _region(tensor: onnx.TensorProto, file: Path, regions: Regions) -> np.ndarray:
-    """The part of the file that is the tensor's: nothing is allocated that the file does not hold."""
+    """The part of the file that is the tensor's."""
     entries, wanted = external_data_helper.ExternalDataInfo(tensor), weights.expected_bytes(tensor)
     if not file.is_file():
         raise ValueError(f"there is no file '{file.name}'")
-    size, offset = file.stat().st_size, entries.offset or 0
-    length = size - offset if entries.length is None else entries.length
-    if min(offset, length) < 0 or offset + length > size:
-        raise ValueError(f"'{file.name}' does not hold {length} bytes from {offset} on")
+    offset = entries.offset or 0
+    length = file.stat().st_size - offset if entries.length is None else entries.length
     if wanted not in (None, length):
         raise ValueError(f"it has {length} bytes, and its type and shape ask for {wanted}")
-    if (file, offset, length) not in regions:
-        regions[file, offset, length] = np.fromfile(file, np.uint8, length, offset=offset)
-    return regions[file, offset, length]
+    return regions.read(file, offset, length)
 
 
 def _lies_in(folder: Path, location: str) -> bool:
     """Whether a location, links followed, is inside the folder."""
     try:
         return (folder / location).resolve().is_relative_to(folder) and not Path(location).is_absolute()
-    except (OSError, ValueError):  # a loop of links, a character that no path can have
+    except (OSError, RuntimeError, ValueError):  # a loop of links, a character that no path can have
         return False
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy.typing as npt
 
 from revgraph import finite
 from revgraph.errors import RevgraphError
+from revgraph.reading import check_ordinary
 
 Array = npt.NDArray[Any]
 Position = tuple[int, ...]
@@ -219,6 +221,7 @@ def _from_file(file: str, y: Array) -> Array:
     what = f"cannot project on '{file}'"
     remedy = f"a .npy file of {_shape(y.shape)} or {_shape(y.shape[1:])} numbers"
     try:  # mapped: a header that claims terabytes takes no memory, and pickles are refused
+        check_ordinary(Path(file))
         array = np.lib.format.open_memmap(file, mode="r")
     except OSError as error:
         raise RevgraphError(what, error.strerror or str(error), remedy) from error

@@ -13,6 +13,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from revgraph import finite
 from revgraph.errors import RevgraphError
+from revgraph.reading import check_ordinary
 
 Array = npt.NDArray[Any]
 
@@ -51,24 +52,34 @@ _KNOWN = f"file of type {', '.join(KINDS)}"
 # ----- Reading -----
 
 
-def read(path: str | os.PathLike[str], most: int | None = None) -> Image.Image:
+PIXELS = 89_000_000
+"""Most pixels that are read unless told otherwise, a little below where Pillow begins to warn."""
+
+
+def read(path: str | os.PathLike[str], most: int = PIXELS) -> Image.Image:
     """The picture in a file as RGB: upright, transparency on white, the first frame of several.
 
     Args:
         path: Of the file.
-        most: How many pixels it may have; None leaves that to Pillow.
+        most: How many pixels it may have.
 
     Raises:
         RevgraphError: There is no such picture, it is larger, or cannot be read; the message says which.
     """
     file, what = Path(path), f"cannot read picture '{os.fspath(path)}'"
-    if not file.is_file():
-        why = "it is a folder" if file.is_dir() else "no such file"
-        raise RevgraphError(what, why, f"an existing {_KNOWN}")
+    try:
+        check_ordinary(file)
+    except (OSError, ValueError) as error:
+        why = "no such file" if isinstance(error, FileNotFoundError) else _why(error)
+        raise RevgraphError(what, why, f"an existing {_KNOWN}") from error
     return _decode(file, what, file.stat().st_size == 0, most)
 
 
-def decode(file: BinaryIO, what: str = "cannot read this picture", most: int | None = None) -> Image.Image:
+def _why(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+
+
+def decode(file: BinaryIO, what: str = "cannot read this picture", most: int = PIXELS) -> Image.Image:
     """As `read`, of an open file; of so many pixels at most.
 
     Raises:
@@ -79,7 +90,7 @@ def decode(file: BinaryIO, what: str = "cannot read this picture", most: int | N
     return _decode(file, what, empty, most)
 
 
-def _decode(file: Path | BinaryIO, what: str, empty: bool, most: int | None) -> Image.Image:
+def _decode(file: Path | BinaryIO, what: str, empty: bool, most: int) -> Image.Image:
     try:
         Image.init()
         with Image.open(file, formats=[name for name in KINDS if name in Image.OPEN]) as image:
@@ -95,9 +106,9 @@ def _decode(file: Path | BinaryIO, what: str, empty: bool, most: int | None) -> 
         raise RevgraphError(what, str(error) or type(error).__name__, f"a {_KNOWN}") from error
 
 
-def _check_size(image: Image.Image, most: int | None) -> None:
+def _check_size(image: Image.Image, most: int) -> None:
     """Before it is decoded; Pillow's own limit is a warning up to twice its value."""
-    if most is not None and image.width * image.height > most:
+    if image.width * image.height > most:
         raise Image.DecompressionBombError(f"it has {image.width} x {image.height} pixels, {most} at most")
 
 

@@ -15,8 +15,12 @@ from PIL import Image, ImageOps
 
 from revgraph.errors import RevgraphError
 from revgraph.packages import packaged
+from revgraph.reading import read_bytes
 
 Array = npt.NDArray[Any]
+
+MOST, MOST_NAMES = 2**14, 2**24
+"""Most bytes of a recipe, some of which take tomllib time that grows as their square, and of class names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +222,7 @@ def load(name_or_file: str) -> Recipe:
 def _read(path: Path) -> Recipe:
     what, remedy = f"cannot read recipe '{path}'", f"recipes that work: {', '.join(names())}"
     try:
-        data = path.read_bytes()
+        data = read_bytes(path, MOST)
         raw = tomllib.loads(data.decode("utf-8-sig"))
     except OSError as error:
         raise RevgraphError(what, error.strerror or str(error), remedy) from error
@@ -258,7 +262,7 @@ def _class_names(what: str, labels: Labels) -> tuple[str, ...]:
     path = packaged(labels.package, labels.file) if labels.package else Path(labels.file)
     remedy = "a JSON list of texts, or a text file with one name per line"
     try:
-        found = _names(path.read_text(encoding="utf-8"), path.suffix.lower())
+        found = _names(read_bytes(path, MOST_NAMES).decode("utf-8"), path.suffix.lower())
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise RevgraphError(what, f"'{path}': {error}", remedy) from error
     if len(found) != labels.count or not all(map(_text, found)):

@@ -17,6 +17,7 @@ from revgraph.explain import probability
 from revgraph.feeding import Feeder
 from revgraph.neuron import Neuron
 from revgraph.pair import Compiled
+from revgraph.reading import read_bytes
 from revgraph.recipe import Recipe
 from revgraph.runtime import Device
 from revgraph.session import Session
@@ -89,7 +90,7 @@ def _noted(chosen: Neuron) -> str:
     if chosen.kind != "file":
         return str(chosen)
     try:
-        return hashlib.sha256(Path(chosen.file).read_bytes()).hexdigest()
+        return hashlib.sha256(read_bytes(Path(chosen.file))).hexdigest()
     except OSError as error:
         why = error.strerror or str(error)
         raise RevgraphError(f"cannot project on '{chosen}'", why, "a .npy file of numbers") from error

@@ -13,9 +13,6 @@ from PIL import Image
 from revgraph import picture
 from revgraph.errors import RevgraphError, missing_extra
 
-PIXELS = 89_000_000
-"""Most pixels of a picture, a little below where Pillow begins to warn: each core holds one at a time."""
-
 BYTES = 64 * 2**20
 """Most of a file in a store: some are held before their turn comes."""
 
@@ -114,8 +111,8 @@ def read(place: str, content: bytes | RevgraphError | None = None) -> Image.Imag
         RevgraphError: It cannot be read.
     """
     if not is_uri(place):
-        return picture.read(place, PIXELS)
+        return picture.read(place)
     found = fetch(place) if content is None else content
     if isinstance(found, RevgraphError):
         raise found
-    return picture.decode(io.BytesIO(found), f"cannot read picture '{shown(place)}'", PIXELS)
+    return picture.decode(io.BytesIO(found), f"cannot read picture '{shown(place)}'")

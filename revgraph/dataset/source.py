@@ -11,6 +11,7 @@ from typing import Any
 from revgraph.dataset import places
 from revgraph.errors import RevgraphError
 from revgraph.picture import SUFFIXES
+from revgraph.reading import check_ordinary
 
 COLUMN = "path"
 
@@ -61,8 +62,11 @@ def _of_store(source: str) -> list[str]:
 def _csv(source: str) -> Sequence[str]:
     what = f"cannot read '{source}'"
     store, path = places.located(source)
-    with places.trouble(what), store.open_input_file(path) as file:
-        content = file.read()
+    with places.trouble(what):
+        if not places.is_uri(source):
+            check_ordinary(Path(path))
+        with store.open_input_file(path) as file:
+            content = file.read()
     try:
         rows = csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline=""))
         _check_column(what, rows.fieldnames or ())

@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +13,12 @@ from PIL import Image
 
 from revgraph import picture
 from revgraph.errors import RevgraphError
+from revgraph.reading import read_bytes
 
 Array = np.ndarray
+
+MOST = 2**28
+"""Most bytes of a list of pictures."""
 
 IGNORED = 128
 """A mask's grey where it says neither."""
@@ -49,7 +54,7 @@ class Case:
         found = hashlib.sha256(repr((self.name, self.group, len(self.masks))).encode())
         for path in (self.path, *self.masks):
             try:
-                found.update(hashlib.sha256(path.read_bytes()).digest())
+                found.update(hashlib.sha256(read_bytes(path)).digest())
             except OSError as error:
                 why = error.strerror or str(error)
                 raise RevgraphError(f"cannot read '{path}'", why, "take it off the list") from error
@@ -97,8 +102,8 @@ def _lies_in(path: Path, place: Path) -> bool:
 def _rows(path: Path) -> list[dict[str, str]]:
     what, remedy = f"cannot read '{path}'", "a CSV file with columns image and mask"
     try:
-        with path.open(newline="", encoding="utf-8-sig") as stream:
-            rows = list(csv.DictReader(stream))
+        text = read_bytes(path, MOST).decode("utf-8-sig")
+        rows = list(csv.DictReader(io.StringIO(text, newline="")))
     except OSError as error:
         raise RevgraphError(what, error.strerror or str(error), remedy) from error
     except (ValueError, csv.Error) as error:
