@@ -1,8 +1,9 @@
 """Which files of a folder are a compilation, and whether they are as revgraph wrote them."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import onnx
 import onnx.utils
@@ -29,7 +30,7 @@ def load(folder: str | Path, variant: str | None = None) -> Compiled:
     """
     with writing.settled(Path(folder)):
         name, paths = _found(Path(folder), variant)
-        regions: files.Regions = {}
+        regions = files.Regions()
         models = [files.read_model(path, regions)[0] for path in paths]
     for path, light in zip(paths, models, strict=True):
         _check_metadata(path, light.model)
@@ -80,10 +81,62 @@ def _compilations(folder: Path) -> Iterable[tuple[str, tuple[Path, ...]]]:
 
 
 def _check_metadata(path: Path, model: onnx.ModelProto) -> None:
-    missing = {"variant", "at", "input", "taps", "pair", "signals", "digest"} - metadata_of(model).keys()
+    noted = metadata_of(model)
+    missing = {"variant", "at", "input", "taps", "pair", "signals", "digest", "bottleneck"} - noted.keys()
     if missing:
-        why = f"its metadata lacks revgraph.{min(missing)}"
-        raise RevgraphError(f"'{path}' is not a file of revgraph's", why, "make one with revgraph compile")
+        raise _strange(path, f"its metadata lacks revgraph.{min(missing)}")
+    for key, kind in NOTED.items():
+        if not _holds_texts(noted.get(key, json.dumps(kind())), kind):
+            raise _strange(path, f"its revgraph.{key} is not what revgraph notes there")
+    if noted["variant"] not in VARIANTS:
+        raise _strange(path, f"its variant is '{noted['variant']}'")
+
+
+NOTED: Mapping[str, type] = {"taps": list, "signals": dict, "scales": dict, "beyond_paper": list}
+"""What is noted as JSON; the digest guards against mistakes, not against who can compute one."""
+
+
+def _holds_texts(noted: str, kind: type) -> bool:
+    try:
+        found: Any = json.loads(noted)
+    except (ValueError, RecursionError):
+        return False
+    texts = found.values() if isinstance(found, dict) else found
+    return type(found) is kind and all(isinstance(text, str) for text in texts)
+
+
+def _strange(path: Path, why: str) -> RevgraphError:
+    return RevgraphError(f"'{path}' is not a file of revgraph's", why, "make one with revgraph compile")
+
+
+def _checked(path: Path, pair: Compiled) -> Compiled:
+    """The compilation, whose graphs have the inputs and outputs that its metadata names."""
+    models = [pair.light_forward.model, pair.light_reversed.model]
+    if not all(any(not entry.domain for entry in model.opset_import) for model in models):
+        raise _strange(path, "it imports no opset of ONNX's own domain")
+    forward, reverse = (model.graph for model in models)
+    ends = {
+        "input": (pair.input, forward.input),
+        "at": (pair.at, forward.output),
+        **{f"tap {i}": (tap, forward.output) for i, tap in enumerate(pair.taps)},
+        "p": ("p", reverse.input),
+        "x_hat": ("x_hat", reverse.output),
+    }
+    for what, (name, values) in ends.items():
+        found = next((value for value in values if value.name == name), None)
+        if found is None or not found.type.tensor_type.shape.dim:
+            raise _strange(path, f"its graphs have no {what} '{name}' of a known rank")
+    read = [value.name for value in reverse.input]
+    if sorted(read) != sorted({"p", *pair.taps}):
+        raise _strange(path, f"its reversed graph reads {', '.join(read)}")
+    if not any(pair.at in node.output for node in forward.node):
+        raise _strange(path, f"nothing in it computes '{pair.at}'")
+    try:
+        for light in (pair.light_forward, pair.light_reversed):
+            onnx.checker.check_model(light.as_inputs())
+    except Exception as error:  # of onnx's C++, which raises what has no common kind
+        raise _strange(path, str(error)) from error
+    return pair
 
 
 def _join(name: str, paths: tuple[Path, ...], models: list[LightModel]) -> Compiled:
@@ -96,7 +149,7 @@ def _join(name: str, paths: tuple[Path, ...], models: list[LightModel]) -> Compi
     if {m["digest"] for m in metadata} != {digest_of(forward, reverse)}:
         what = f"'{paths[0]}' and '{paths[1]}' are not as revgraph wrote them"
         raise RevgraphError(what, "their digest differs", remedy)
-    return Compiled(name, forward, reverse)
+    return _checked(paths[0], Compiled(name, forward, reverse))
 
 
 def _split(name: str, path: Path, light: LightModel) -> Compiled:
@@ -106,14 +159,18 @@ def _split(name: str, path: Path, light: LightModel) -> Compiled:
         what = f"'{path}' is not as revgraph wrote it"
         raise RevgraphError(what, "its digest differs", "compile the model again")
     taps = json.loads(metadata["taps"])
-    extractor = onnx.utils.Extractor(model)
     added = {"p", choice.CLASS} if metadata.get("choose") == choice.CLASS else {"p"}
     inputs = [value.name for value in model.graph.input if value.name not in added]
     outputs = [value.name for value in model.graph.output if value.name != "x_hat"]
-    forward = extractor.extract_model(inputs, [*outputs, *taps])
-    reverse = extractor.extract_model(["p", *taps], ["x_hat"])
-    choice.rows(reverse.graph, "x_hat").CopyFrom(reverse.graph.input[0].type.tensor_type.shape.dim[0])
+    try:
+        extractor = onnx.utils.Extractor(model)
+        forward = extractor.extract_model(inputs, [*outputs, *taps])
+        reverse = extractor.extract_model(["p", *taps], ["x_hat"])
+        choice.rows(reverse.graph, "x_hat").CopyFrom(reverse.graph.input[0].type.tensor_type.shape.dim[0])
+    except Exception as error:  # whatever onnx's extractor makes of graphs that are not there
+        raise _strange(path, f"it cannot be taken apart: {error or type(error).__name__}") from error
     for part in (forward, reverse):
         kept = {e.key: e.value for e in model.metadata_props if e.key != PREFIX + "choose"}
         onnx.helper.set_model_props(part, kept)
-    return tie(name, weights.of(forward, light.weights), weights.of(reverse, light.weights), {})
+    halves = weights.of(forward, light.weights), weights.of(reverse, light.weights)
+    return _checked(path, tie(name, *halves, {}))

@@ -13,6 +13,7 @@ from networks import cnn
 from onnx import helper
 
 import revgraph
+from revgraph import pair, weights
 from revgraph.errors import RevgraphError
 
 
@@ -143,6 +144,44 @@ def test_garbled_taps_are_refused(tmp_path, fused, taps):
     for path in compiled().save(tmp_path, fused=fused):
         rewrite(path, garble)
     refused(tmp_path, "revgraph")
+
+
+def forge(paths, **noted):
+    """Change what is noted, and write the digest anew: it is no signature."""
+    lights = [weights.detach(onnx.load(path)) for path in paths]
+    for light in lights:
+        pair.set_metadata(light.model, noted)
+    digest = pair.digest_of(*lights)
+    for path, light in zip(paths, lights, strict=True):
+        pair.set_metadata(light.model, {"digest": digest})
+        path.write_bytes(light.whole().SerializeToString())
+
+
+FORGED = {
+    "taps": ["{}", "[[]]", "[" * 9999, '["relu1/mask"]'],
+    "signals": ["[]", '{"x": 1}', "nothing"],
+    "scales": ["1", '{"x": null}'],
+    "beyond_paper": ["null", "[0]"],
+    "variant": ["", "../x"],
+    "at": ["nowhere", "x"],
+    "input": ["nowhere", "prob"],
+}
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [(key, value) for key, values in FORGED.items() for value in values]
+)
+@pytest.mark.parametrize("fused", [False, True])
+def test_forged_notes_are_refused(tmp_path, fused, key, value):
+    forge(compiled().save(tmp_path, fused=fused), **{key: value})
+    refused(tmp_path, "is not a file of revgraph's")
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_a_forged_compilation_that_is_consistent_is_read(tmp_path, fused):
+    """Else the tests before would say little."""
+    forge(compiled().save(tmp_path, fused=fused), beyond_paper='["relu1"]')
+    assert revgraph.load(tmp_path).beyond_paper == ("relu1",)
 
 
 def test_a_failed_save_leaves_the_old_files(tmp_path, monkeypatch):
