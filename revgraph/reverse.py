@@ -43,6 +43,9 @@ def reverse(fwd: Builder, table: Variant, x: gs.Variable, y: gs.Variable) -> tup
         signals[node.outputs[0].name] = y_hat.name
         for source, x_hat in reverse_layer(fwd, rev, table, node, y_hat, live):
             contributions[source.name].append(x_hat)
+    if x.name not in contributions:
+        why = f"it depends on '{x.name}' through sizes and comparisons alone"
+        raise RevgraphError(f"cannot reverse from '{y.name}'", why, "choose another layer with --at")
     x_hat = _total(rev, x, contributions)
     shape = [p.shape[0], *x.shape[1:]]
     rev.graph.outputs = [rev.emit("Identity", x_hat, dtype=x_hat.dtype, shape=shape, name="x_hat")]

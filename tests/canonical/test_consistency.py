@@ -128,3 +128,22 @@ def test_a_model_without_outputs_is_refused():
     net = networks.cnn()
     del net.graph.output[:]
     assert refusal(net) == "it has no outputs"
+
+
+def test_weights_within_a_branch_are_read_too():
+    """Where the branch is kept, nothing else did before a rule."""
+    inner = node("Add", "x k", "inner")
+    ends = [onnx.ValueInfoProto(name="inner")]
+    parts = [helper.make_graph([inner], name, [], ends) for name in ("then", "else")]
+    for part in parts:
+        part.initializer.add(name="k", data_type=1, dims=[3], raw_data=bytes(16))
+    branch = helper.make_node("If", ["go"], ["b"], "b", then_branch=parts[0], else_branch=parts[1])
+    net = unchecked([node("Relu", "x", "r"), branch, node("Add", "r b", "y")])
+    net.graph.input.append(helper.make_tensor_value_info("go", onnx.TensorProto.BOOL, []))
+    assert refusal(net, input="x")
+
+
+def test_a_layer_that_only_compares_with_x_has_no_way_back():
+    nodes = [node("Greater", "x k", "g"), node("Where", "g k k", "w"), node("Relu", "w", "y")]
+    net = unchecked(nodes, weights={"k": np.zeros((1, 3, 8, 8), np.float32)})
+    assert "sizes and comparisons alone" in refusal(net)
