@@ -118,6 +118,13 @@ def _order(node: gs.Node, x: Shape) -> str | None:
     return None if sorted(perm) == list(range(len(x))) else f"perm {perm}"
 
 
+def _bounds(node: gs.Node, x: Shape) -> str | None:
+    for tensor in node.inputs[1:]:
+        if not tensor.is_empty() and any(n != 1 for n in tensor.shape or ()):
+            return f"a bound '{tensor.name}' of shape {tensor.shape}"
+    return None
+
+
 def _per_channel(node: gs.Node, x: Shape) -> str | None:
     for tensor in node.inputs[1:]:
         numbers = (*x[1:2], *(tensor.shape or ()))
@@ -135,6 +142,7 @@ _CHECKS: Mapping[str, Callable[[gs.Node, Shape], str | None]] = {
     "AveragePool": _window,
     "BatchNormalization": _per_channel,
     "Conv": _kernel,
+    "Clip": _bounds,
     "Concat": _axis,
     "ConvTranspose": _kernel,
     "Gather": _axis,

@@ -50,6 +50,8 @@ def _drop_windows(pool: onnx.NodeProto, shape: list[int]) -> bool:
     if not size or not all(size):
         return False
     window = Window.of({name: value for name, value in attributes.items() if name != "auto_pad"})
+    if len(window.kernel) != len(size):
+        return False  # which is refused where the other axes are checked
     excess = window.excess(size)
     if not any(excess):
         return False

@@ -51,6 +51,7 @@ def refusal(net, **options):
         ),
         (node("Resize", "x  w", "y"), {"w": np.ones((4, 1), np.float32)}, "no list but (4, 1)"),
         (node("Softmax", "x", "y", axis=4), {}, "axis"),
+        (node("Clip", "x w", "y"), {"w": np.zeros(3, np.float32)}, "a bound 'w' of shape (3,)"),
     ],
 )
 def test_a_node_that_contradicts_itself_or_its_input_is_refused(last, weights, why):
@@ -70,6 +71,11 @@ def _reading(last, name):
 def test_a_transpose_of_fewer_axes_than_there_are():
     nodes = [node("Transpose", "x", "t", perm=[0, 1, 2]), node("Relu", "t", "y")]
     assert "perm [0, 1, 2]" in refusal(unchecked(nodes, rank=3))
+
+
+def test_a_pool_with_ceil_mode_of_more_axes_than_there_are():
+    pool = node("MaxPool", "x", "y", kernel_shape=[2] * 3, strides=[2] * 3, pads=[1] * 6, ceil_mode=1)
+    assert refusal(unchecked([pool], (1, 3, 8, 8), rank=5))
 
 
 def test_outputs_of_a_split_along_an_axis_that_there_is_not():
