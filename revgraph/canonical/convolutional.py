@@ -1,9 +1,11 @@
 """A classifier's fully connected head becomes convolutions, so that any picture size runs (Sect. 3.5)."""
 
+import math
+
 import numpy as np
 
 from revgraph.canonical.shapes import infer_shapes
-from revgraph.errors import RevgraphError
+from revgraph.errors import RevgraphError, invalid_model
 from revgraph.graph import Tensor, attach, computed_inputs, export, gs, static, tidy
 
 # Layers that treat each position alone and keep its channels where they are.
@@ -30,8 +32,7 @@ def fully_convolutional(graph: gs.Graph) -> gs.Graph:
                 what, "the size of its maps is not known", "export it with a fixed picture size"
             )
         node.op, node.attrs, node.inputs = "Identity", {}, [maps]
-        for reader in list(flat.outputs):
-            _slide(reader, flat, kernel)
+        _slide_behind(flat, kernel)
     return _free(graph)
 
 
@@ -42,8 +43,19 @@ def _flattens(node: gs.Node) -> bool:
     return x is not None and y is not None and len(x) == 4 and len(y) == 2
 
 
-def _slide(node: gs.Node, x: Tensor, kernel: list[int]) -> None:
-    """Rewrite what reads x, which was (N, K) and is now maps; `kernel` is (C, H, W) of what K flattened."""
+def _slide_behind(flat: Tensor, kernel: list[int]) -> None:
+    """Rewrite all that stands behind what was (N, K); `kernel` is (C, H, W) of the maps that K flattened."""
+    waiting, seen = [(flat, kernel)], set[int]()
+    while waiting:
+        x, kernel = waiting.pop()
+        for reader in list(x.outputs):
+            if id(reader) not in seen:
+                seen.add(id(reader))
+                waiting.append((reader.outputs[0], _slide(reader, x, kernel)))
+
+
+def _slide(node: gs.Node, x: Tensor, kernel: list[int]) -> list[int]:
+    """Rewrite what reads x, which is now maps, and say the maps' (C, H, W) of what it gives."""
     y = node.outputs[0]
     after = [y.shape[-1], 1, 1] if y.shape else kernel
     if node.op in ("Gemm", "MatMul"):
@@ -58,8 +70,7 @@ def _slide(node: gs.Node, x: Tensor, kernel: list[int]) -> None:
     elif node.op not in POINTWISE or kernel[1:] != [1, 1]:
         what = f"cannot make node '{node.name}' ({node.op}) slide"
         raise RevgraphError(what, "it stands behind the flattened maps", "leave the option out")
-    for reader in list(y.outputs):
-        _slide(reader, y, after)
+    return after
 
 
 def _is_batch_flatten(node: gs.Node) -> bool:
@@ -81,6 +92,8 @@ def _connect(node: gs.Node, kernel: list[int]) -> None:
         what = f"cannot make node '{node.name}' ({node.op}) slide"
         raise RevgraphError(what, "it is more than y = x W + b with constant W and b", "leave the option out")
     values = weight.values if node.attrs.get("transB", 0) else weight.values.T
+    if values.ndim != 2 or values.shape[1] != math.prod(kernel):
+        raise invalid_model(f"node '{node.name}' ({node.op}) has weights {weight.shape} for maps {kernel}")
     kernels = gs.Constant(f"{weight.name}/kernels", np.ascontiguousarray(values).reshape(-1, *kernel))
     node.op, node.attrs = "Conv", {"kernel_shape": kernel[1:]}
     node.inputs = [

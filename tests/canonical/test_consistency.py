@@ -153,3 +153,18 @@ def test_a_layer_that_only_compares_with_x_has_no_way_back():
     nodes = [node("Greater", "x k", "g"), node("Where", "g k k", "w"), node("Relu", "w", "y")]
     net = unchecked(nodes, weights={"k": np.zeros((1, 3, 8, 8), np.float32)})
     assert "sizes and comparisons alone" in refusal(net)
+
+
+def test_a_head_of_weights_for_other_maps_does_not_slide():
+    nodes = [node("GlobalAveragePool", "x", "g"), node("Flatten", "g", "f"), node("Expand", "f e", "k")]
+    nodes.append(node("Gemm", "f w", "y"))
+    weights = {"w": np.ones((5, 7), np.float32), "e": np.array([1, 3])}
+    assert refusal(unchecked(nodes, weights=weights, rank=2), fully_convolutional=True)
+
+
+def test_a_head_that_forks_and_joins_again_slides_in_time():
+    """Sixty sums of a tensor and itself have 2^60 ways through them."""
+    nodes = [node("GlobalAveragePool", "x", "g"), node("Flatten", "g", "y0")]
+    nodes += [node("Add", f"y{i} y{i}", f"y{i + 1}") for i in range(60)]
+    net = unchecked(nodes, rank=2)
+    assert revgraph.compile(net, variant="desalinet", fully_convolutional=True).at == "y60"
