@@ -37,7 +37,7 @@ WORDS: Mapping[tuple[str, str], tuple[str, ...]] = {
 VECTORS = {"Expand": (1,), "Pad": (1,), "Reshape": (1,), "Resize": (2, 3), "Slice": (1, 2), "Tile": (1,)}
 """Inputs that are lists of numbers."""
 
-MAX_ELEMENTS = 2**48
+MAX_ELEMENTS = 2**52
 """Most elements of a tensor; beyond, products of sizes overflow."""
 
 
@@ -55,6 +55,8 @@ def check_attributes(model: onnx.ModelProto) -> onnx.ModelProto:
         for name, value in values.items():
             if not _may_be(node.op_type, name, value):
                 raise _wrong(node.name, node.op_type, f"{name} {value!r}")
+        if node.op_type == "Conv" and "pads" in values and values.get("auto_pad", b"NOTSET") != b"NOTSET":
+            raise _wrong(node.name, node.op_type, "pads and auto_pad")  # so says onnxruntime too
         if node.op_type in WINDOWS:
             axes = {
                 len(values[name]) / per for name, per in LISTS.items() if isinstance(values.get(name), list)

@@ -168,3 +168,11 @@ def test_a_head_that_forks_and_joins_again_slides_in_time():
     nodes += [node("Add", f"y{i} y{i}", f"y{i + 1}") for i in range(60)]
     net = unchecked(nodes, rank=2)
     assert revgraph.compile(net, variant="desalinet", fully_convolutional=True).at == "y60"
+
+
+@pytest.mark.parametrize("mode", ["SAME_UPPER", "VALID"])
+def test_a_convolution_of_pads_and_auto_pad_is_refused_as_by_onnxruntime(mode):
+    """ONNX's inference reads the pads, and auto_pad says otherwise."""
+    conv = node("Conv", "x w", "y", auto_pad=mode, pads=[1, 0, 0, 0], kernel_shape=[3, 3])
+    net = unchecked([conv], (1, 3, 9, 8), {"w": np.ones((2, 3, 3, 3), np.float32)})
+    assert refusal(net) == "node 'y' (Conv) has pads and auto_pad"
