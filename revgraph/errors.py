@@ -35,11 +35,16 @@ def naming(picture: object, kind: type[RevgraphError] = RevgraphError) -> Iterat
 
 
 def _line(text: str) -> str:
-    """The text in one line, not too long, of letters that a terminal shows and does not obey."""
+    """The text in one line, not too long, of letters that a terminal shows."""
     line = " ".join(text.split())
     if len(line) > MOST:
         line = f"{line[: MOST // 2]} ... {line[-MOST // 2 :]}"
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+    return printable(line)
+
+
+def printable(text: str) -> str:
+    """The text in letters that a terminal shows and does not obey: names in models may hold any."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def invalid_model(why: str) -> RevgraphError:

@@ -8,7 +8,7 @@ from typing import Any
 import onnx
 import onnx.utils
 
-from revgraph import choice, files, weights, writing
+from revgraph import choice, model_file, weights, writing
 from revgraph.errors import RevgraphError
 from revgraph.pair import PREFIX, Compiled, digest_of, metadata_of, tie
 from revgraph.variants import VARIANTS
@@ -30,8 +30,8 @@ def load(folder: str | Path, variant: str | None = None) -> Compiled:
     """
     with writing.settled(Path(folder)):
         name, paths = _found(Path(folder), variant)
-        regions = files.Regions()
-        models = [files.read_model(path, regions)[0] for path in paths]
+        regions = model_file.Regions()
+        models = [model_file.read_model(path, regions)[0] for path in paths]
     for path, light in zip(paths, models, strict=True):
         _check_metadata(path, light.model)
     return _split(name, paths[0], models[0]) if len(models) == 1 else _join(name, paths, models)

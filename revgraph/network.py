@@ -7,7 +7,7 @@ from pathlib import Path
 import onnx
 from google.protobuf.message import EncodeError
 
-from revgraph import canonical, files, layer, weights
+from revgraph import canonical, layer, model_file, weights
 from revgraph.canonical import convolutional
 from revgraph.errors import RevgraphError
 from revgraph.graph import gs, tensor_names
@@ -43,7 +43,7 @@ def read(model: str | Path | onnx.ModelProto) -> Source:
             raise RevgraphError("cannot take this model", *weights.TOO_LARGE) from error
         name = re.sub(r"[^\w-]+", "_", model.graph.name).strip("_") or "model"
         return Source(light, name, weights.sha256(content, *light.weights.values()))
-    light, sha256 = files.read_model(Path(model))
+    light, sha256 = model_file.read_model(Path(model))
     return Source(light, Path(model).stem, sha256)
 
 

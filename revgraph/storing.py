@@ -3,10 +3,10 @@
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from revgraph import files, writing
+from revgraph import model_file, writing
 from revgraph.weights import LightModel
 
-ONE_FILE = files.MAX_BYTES - 2**20
+ONE_FILE = model_file.MAX_BYTES - 2**20
 """Most bytes of a model with its weights in one file, a little below protobuf's limit."""
 
 PAGE = 4096

@@ -10,7 +10,7 @@ import pytest
 from onnx import helper, numpy_helper
 
 import revgraph
-from revgraph import files
+from revgraph import model_file
 from revgraph.errors import RevgraphError
 
 LENGTH = 1080 * 4
@@ -19,7 +19,7 @@ LENGTH = 1080 * 4
 
 def refused(path, why):
     with pytest.raises(RevgraphError) as raised:
-        files.read_model(path)
+        model_file.read_model(path)
     assert raised.value.what == f"cannot read '{path}'"
     assert why in raised.value.why
     return raised.value
@@ -56,7 +56,7 @@ def test_external_data_beside_the_model_is_read(tmp_path, location):
     path, values = external(tmp_path, location, length=LENGTH)
     (tmp_path / "weights").mkdir()
     (tmp_path / location).write_bytes(values.tobytes())
-    net, _ = files.read_model(path)
+    net, _ = model_file.read_model(path)
     tensor = next(t for t in net.whole().graph.initializer if t.name == "w2")
     np.testing.assert_array_equal(numpy_helper.to_array(tensor), values)
     assert tensor.data_location == onnx.TensorProto.DEFAULT
@@ -67,13 +67,13 @@ def test_external_data_is_found_from_any_working_folder(tmp_path, monkeypatch):
     path, values = external(tmp_path / "nets", "net.data")
     (tmp_path / "nets" / "net.data").write_bytes(values.tobytes())
     monkeypatch.chdir(tmp_path / "nets")
-    assert files.read_model(Path("net.onnx"))[0] == files.read_model(path)[0]
+    assert model_file.read_model(Path("net.onnx"))[0] == model_file.read_model(path)[0]
 
 
 def test_external_data_at_an_offset(tmp_path):
     path, values = external(tmp_path, "net.data", offset=64, length=LENGTH)
     (tmp_path / "net.data").write_bytes(bytes(64) + values.tobytes() + bytes(8))
-    net, _ = files.read_model(path)
+    net, _ = model_file.read_model(path)
     tensor = next(t for t in net.whole().graph.initializer if t.name == "w2")
     np.testing.assert_array_equal(numpy_helper.to_array(tensor), values)
 
@@ -146,7 +146,7 @@ def test_data_that_several_tensors_share_is_read_once(tmp_path):
     twin.CopyFrom(next(t for t in net.graph.initializer if t.name == "w2"))
     twin.name, twin.dims[:] = "twin", [1080]
     path.write_bytes(net.SerializeToString())
-    weights = files.read_model(path)[0].weights
+    weights = model_file.read_model(path)[0].weights
     assert weights.keys() == {"w2", "twin"}
     assert np.shares_memory(weights["w2"], weights["twin"])
 
@@ -155,7 +155,7 @@ def test_data_that_several_tensors_share_is_read_once(tmp_path):
 def test_constants_of_nodes_count_against_protobufs_limit(tmp_path, monkeypatch, attribute):
     path, values = external(tmp_path, "w2.data", attribute)
     (tmp_path / "w2.data").write_bytes(values.tobytes())
-    monkeypatch.setattr(files, "MAX_BYTES", path.stat().st_size)
+    monkeypatch.setattr(model_file, "MAX_BYTES", path.stat().st_size)
     assert path.stat().st_size < LENGTH
     refused(path, "more than 2 GiB, protobuf's limit")
 

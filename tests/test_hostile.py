@@ -14,7 +14,7 @@ from networks import node
 from onnx import helper
 
 import revgraph
-from revgraph import files, graph, neuron, picture, recipe
+from revgraph import graph, model_file, neuron, picture, recipe
 from revgraph.dataset import source
 from revgraph.errors import RevgraphError
 from revgraph.graph import gs
@@ -48,7 +48,7 @@ def names(path):
 
 
 READERS = {
-    "model.onnx": files.read_model,
+    "model.onnx": model_file.read_model,
     "picture.png": picture.read,
     "p.npy": project,
     "recipe.toml": lambda path: recipe.load(str(path)),
@@ -111,7 +111,7 @@ def test_external_data_that_is_no_file_is_refused(tmp_path):
 def test_regions_of_external_data_take_no_more_than_the_file(tmp_path):
     """Each of a thousand initializers could ask for all of it but a byte."""
     (tmp_path / "w.bin").write_bytes(bytes(100))
-    regions = files.Regions()
+    regions = model_file.Regions()
     regions.read(tmp_path / "w.bin", 0, 60)
     regions.read(tmp_path / "w.bin", 0, 60)  # shared
     regions.read(tmp_path / "w.bin", 60, 40)

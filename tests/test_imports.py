@@ -36,7 +36,7 @@ LEVELS = (  # from the top; a module imports those below it
     ("picture_files", "panels"),
     ("picture", "recipe", "neuron"),
     ("packages",),
-    ("files", "writing"),
+    ("model_file", "writing"),
     ("finite",),
     ("cache", "declared", "weights", "errors", "names", "parallel", "reading", "version"),
 )
@@ -50,7 +50,7 @@ BESIDE = {  # what sits beside that order: all that each may import
     "picture": {"errors", "finite", "reading"},
     "panels": {"picture"},
     "zoo": {"cache", "errors", "packages", "picture", "recipe", "writing"},
-    "files": {"errors", "reading", "weights"},
+    "model_file": {"errors", "reading", "weights"},
     "writing": {"errors"},
     "declared": set(),
     "weights": set(),

@@ -5,8 +5,6 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from tabulate import tabulate
-
 from revgraph import draw, finite, inspect
 from revgraph.cli import given, options, printing
 from revgraph.cli.command import Args, Command
@@ -31,19 +29,20 @@ def run(args: Args) -> None:
         printing.as_json({"x": x, "y": y, "layers": [dataclasses.asdict(found) for found in layers]})
         return
     if args.draw:
-        print(args.draw)
+        printing.line(args.draw)
     rows = [[found.name, found.op, _shape(found.shape), *_rules(found)] for found in layers]
     heads = ["layer", "operator", "output", *NAMED, "bytes of r per image"]
-    print(tabulate(rows, heads, tablefmt="plain", disable_numparse=True))
+    printing.columns(rows, heads)
     known = [found for found in layers if not found.problem]
-    print(
-        f"\n{len(layers)} layers between {x} and {y}; bottleneck per image, as bool masks and int64 switches:"
+    print()
+    printing.line(
+        f"{len(layers)} layers between {x} and {y}; bottleneck per image, as bool masks and int64 switches:"
     )
     print(_totals([found.bottleneck for found in known]))
     print(f"packed: {_totals([found.packed for found in known])}")
     for found in layers:
         if found.problem:
-            print(found.problem)
+            printing.line(found.problem)
 
 
 def _totals(rows: Sequence[Sequence[int | None]]) -> str:

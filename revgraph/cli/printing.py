@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from revgraph import writing
 from revgraph.cli.command import Args
+from revgraph.errors import printable
 from revgraph.serving import Written
 
 Row = dict[str, Any]
@@ -20,7 +21,7 @@ def say_notes(args: Args) -> None:
     while args.notes:
         note = args.notes.pop(0)
         if not args.quiet:
-            print(f"revgraph: note: {note}", file=sys.stderr)
+            print(f"revgraph: note: {printable(note)}", file=sys.stderr)
 
 
 def bar(args: Args, items: Iterable[Any] | None, total: int, unit: str = "picture") -> Any:
@@ -39,8 +40,7 @@ def results(args: Args, rows: Sequence[Row], shown: Sequence[Sequence[Any]] | No
     if args.json:
         as_json(rows)
     elif rows:
-        lines = [list(row.values()) for row in rows] if shown is None else shown
-        print(tabulate(lines, tablefmt="plain", disable_numparse=True))
+        columns([list(row.values()) for row in rows] if shown is None else shown)
 
 
 def table(args: Args, rows: Sequence[Row], heads: Sequence[str], hidden: Sequence[str] = ()) -> None:
@@ -49,7 +49,18 @@ def table(args: Args, rows: Sequence[Row], heads: Sequence[str], hidden: Sequenc
         as_json(rows)
         return
     shown = [[value for key, value in row.items() if key not in hidden] for row in rows]
-    print(tabulate(shown, heads, tablefmt="plain", disable_numparse=True))
+    columns(shown, heads)
+
+
+def columns(rows: Sequence[Sequence[Any]], heads: Sequence[str] = ()) -> None:
+    """A line for each row, whatever the names in it hold."""
+    cells = [[printable(cell) if isinstance(cell, str) else cell for cell in row] for row in rows]
+    print(tabulate(cells, heads, tablefmt="plain", disable_numparse=True))
+
+
+def line(text: str, flush: bool = False) -> None:
+    """One line, whatever the names in it hold."""
+    print(printable(text), flush=flush)
 
 
 def as_json(found: Any) -> None:

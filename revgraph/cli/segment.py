@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tabulate import tabulate
-
 from revgraph import parallel, picture, picture_files, variants, writing
 from revgraph.cli import experiment, options, printing
 from revgraph.cli.command import Args, Command
@@ -135,9 +133,9 @@ def _measure(args: Args, cases: "Sequence[Case]", settings: Settings) -> None:
         everything = {"rows": found.means, "differences": found.differences}
         printing.as_json(everything | {"settings": dataclasses.asdict(settings)})
         return
-    print(tabulate(found.shown(), report.HEADS, tablefmt="plain", disable_numparse=True))
+    printing.columns(found.shown(), report.HEADS)
     for path, what in found.files.items():
-        print(f"{path}  {what}")
+        printing.line(f"{path}  {what}")
 
 
 COMMAND = Command(

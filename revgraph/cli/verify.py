@@ -26,7 +26,8 @@ def run(args: Args) -> int:
         checks.append(check)
         if not args.json:
             figure = "" if check.figure is None else f"{check.figure:.1e}"
-            print(f"{check.verdict}  {check.what:<33}  {figure:>7}  {check.detail}".rstrip(), flush=True)
+            said = f"{check.verdict}  {check.what:<33}  {figure:>7}  {check.detail}"
+            printing.line(said.rstrip(), flush=True)
     passed = all(check.passed is not False for check in checks)
     if args.json:
         printing.as_json({"passed": passed, "checks": [dataclasses.asdict(c) for c in checks]})

@@ -8,7 +8,7 @@ import onnx
 
 from revgraph import network
 from revgraph.canonical import canonicalise
-from revgraph.graph import export, gs
+from revgraph.graph import export, gs, tidy
 
 PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
@@ -35,7 +35,7 @@ def randomised(
             for i, tensor in _weights(node).items():
                 values = rng.standard_normal(tensor.shape) * (tensor.values.std() if size is None else size)
                 node.inputs[i] = _replaced(tensor, values if i < 2 else np.zeros(tensor.shape))
-    return export(graph.cleanup()).whole()
+    return export(tidy(graph)).whole()
 
 
 def _weights(node: gs.Node) -> dict[int, gs.Constant]:

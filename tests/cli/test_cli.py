@@ -209,6 +209,20 @@ def test_inspect_names_what_cannot_be_reversed(run):
     assert "no rule for Hardmax" in out[-1]
 
 
+def test_names_do_not_command_the_terminal(run):
+    """Nor break a line for each layer: a model's names may hold any letters."""
+    name = "a\x1b[31m\nb"
+    nodes = [
+        onnx.helper.make_node("Relu", ["x"], [name], name),
+        onnx.helper.make_node("Hardmax", [name], ["y"], "y"),
+    ]
+    onnx.save(model(nodes, [1, 3, 4, 4]), "odd.onnx")
+    status, out, err = run("inspect odd.onnx")
+    assert (status, err) == (0, [])
+    assert out[1].startswith(r"a\x1b[31m\nb ")
+    assert all(line.isprintable() for line in out)
+
+
 def test_variants_is_the_papers_table(run):
     status, out, err = run("variants")
     assert (status, err, len(out)) == (0, [], 9)

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import pytest
 
-from revgraph import files
+from revgraph import model_file
 from revgraph.errors import RevgraphError
 
 BYTES = networks.cnn().SerializeToString()
@@ -16,7 +16,7 @@ BYTES = networks.cnn().SerializeToString()
 
 def refused(path, why):
     with pytest.raises(RevgraphError) as raised:
-        files.read_model(path)
+        model_file.read_model(path)
     assert raised.value.what == f"cannot read '{path}'"
     assert why in raised.value.why
     return raised.value
@@ -28,7 +28,7 @@ def refused(path, why):
 def test_a_model_comes_with_the_digest_of_its_file(tmp_path):
     path = tmp_path / "net.onnx"
     path.write_bytes(BYTES)
-    found, sha256 = files.read_model(path)
+    found, sha256 = model_file.read_model(path)
     assert found.whole() == networks.cnn()
     assert sha256 == hashlib.sha256(BYTES).hexdigest()
 
@@ -87,5 +87,5 @@ def test_a_file_without_permission_is_refused(tmp_path):
 def test_a_file_beyond_protobufs_limit_is_refused_unread(tmp_path):
     path = tmp_path / "net.onnx"
     with path.open("wb") as file:  # sparse: takes no space on the disk
-        file.truncate(files.MAX_BYTES + 1)
+        file.truncate(model_file.MAX_BYTES + 1)
     refused(path, "larger than 2 GiB")
