@@ -90,7 +90,7 @@ def test_an_aspect_ratio_to_keep_is_refused():
 
 @pytest.mark.parametrize("mode", ["nearest", "linear"])
 def test_absurd_scales_are_refused(mode):
-    source = net("x  s", {"s": np.array([1, 1, 2**14, 2**14], np.float32)}, size=(2**12, 2**12), mode=mode)
+    source = net("x  s", {"s": np.array([1, 1, 2**14, 2**14], np.float32)}, size=(2**11, 2**11), mode=mode)
     what, why, remedy = refusal(source)
     assert what == "cannot reverse node 'y' (Resize)"
     assert "is absurdly large" in why
