@@ -36,11 +36,12 @@ def gate_before_unpool(fwd: Builder, rev: Builder) -> None:
     elsewhere is zero. LRN and the like between y and the pool keep signs. Without it SqueezeNet takes 1.03 of
     the time, VGG-19 1.02.
     """
+    masks, pools = taps_of(fwd, "Mask"), taps_of(fwd, "Switches")
     for gate in all_of(rev, "Gate"):
-        unpool, mask = producer(gate.inputs[0]), tap_of(fwd, gate.inputs[1], "Mask")
+        unpool, mask = producer(gate.inputs[0]), masks.get(gate.inputs[1].name)
         if unpool is None or unpool.op != "Unpool" or mask is None or len(unpool.outputs[0].outputs) != 1:
             continue
-        switches = tap_of(fwd, unpool.inputs[1], "Switches")
+        switches = pools.get(unpool.inputs[1].name)
         if switches is None or not _same_signs(switches.inputs[0], mask.inputs[0]):
             continue
         q, v = unpool.inputs[0], switches.inputs[1]
@@ -156,10 +157,9 @@ def all_of(builder: Builder, operator: str) -> list[gs.Node]:
     return [node for node in builder.graph.nodes if node.domain == DOMAIN and node.op == operator]
 
 
-def tap_of(fwd: Builder, tensor: Tensor, operator: str) -> gs.Node | None:
-    """The forward node behind a tensor of the reversed graph, if it is a tap of that kind."""
-    taps = (node for node in fwd.graph.nodes if node.domain == DOMAIN and node.op == operator)
-    return next((node for node in taps if node.outputs[0].name == tensor.name), None)
+def taps_of(fwd: Builder, operator: str) -> dict[str, gs.Node]:
+    """The forward graph's taps of a kind, by what the reversed graph calls them."""
+    return {node.outputs[0].name: node for node in all_of(fwd, operator)}
 
 
 def read_tap(fwd: Builder, rev: Builder, tap: gs.Variable) -> gs.Variable:
