@@ -209,6 +209,13 @@ def branches(depth):
     return net
 
 
+def test_an_operator_that_ends_the_process_is_refused_before_it_does():
+    """onnx reads the type of its input where there is none, as behind layers that contradict each other."""
+    net = networks.cnn()
+    net.graph.node.insert(1, helper.make_node("RegexFullMatch", ["x"], ["matched"], "match", pattern="a"))
+    assert refusal(net) == "onnx's shape inference may end the process at it"
+
+
 def test_branches_within_branches_end():
     """Protobuf reads no more than about thirty, from a file or handed over."""
     assert "no rule for If" in refusal(branches(20), input="x")

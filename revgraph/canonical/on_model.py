@@ -21,6 +21,9 @@ IRS = (8, 10)
 MAX_NODES = 2**15
 """Most nodes of a model, its functions inlined, and most initializers."""
 
+DEADLY = ("RegexFullMatch",)
+"""Operators at which onnx reads the type of an input that has none: the only one, of all that there are."""
+
 MAX_INLINED = 2**28
 """Most bytes that inlining functions may write."""
 
@@ -135,6 +138,9 @@ def _check_operator(node: onnx.NodeProto) -> None:
     if node.domain:
         what = f"cannot take node '{name}' ({node.domain}.{node.op_type})"
         raise RevgraphError(what, f"'{node.domain}' is not ONNX's own domain", remedy)
+    if node.op_type in DEADLY:
+        why = "onnx's shape inference may end the process at it"
+        raise RevgraphError(f"cannot take node '{name}' ({node.op_type})", why, remedy)
     if not onnx.defs.has(node.op_type):
         raise RevgraphError(
             f"cannot take node '{name}' ({node.op_type})", "ONNX has no such operator", remedy

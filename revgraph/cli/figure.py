@@ -4,8 +4,6 @@ import argparse
 import importlib
 from pathlib import Path
 
-from tqdm import tqdm
-
 from revgraph import paper, picture, picture_files, zoo
 from revgraph.cli import experiment, options, printing
 from revgraph.cli.command import Args, Command
@@ -36,7 +34,7 @@ def run(args: Args) -> None:
     pictures = [(path.stem, picture.read(path)) for path in given]
     pictures = pictures or [(name, zoo.sample(name)) for name in zoo.SAMPLES]
     rows: list[Row] = []
-    for name in tqdm(names, unit="figure", disable=None if every and not args.quiet else True):
+    for name in printing.bar(args, names, len(names), "figure") if every else names:
         found = importlib.import_module(f"revgraph.paper.{name}").figure(subject, pictures)
         path = Path(args.output, f"{subject.name}.{name}.png") if every else Path(args.output)
         rows += experiment.write_figure(path, found, paper.FIGURES[name])

@@ -24,9 +24,13 @@ def say_notes(args: Args) -> None:
             print(f"revgraph: note: {printable(note)}", file=sys.stderr)
 
 
+class _Bar(tqdm):  # type: ignore[type-arg]
+    disable = True  # until it has begun: what is interrupted before that is ended all the same
+
+
 def bar(args: Args, items: Iterable[Any] | None, total: int, unit: str = "picture") -> Any:
     """How far it is with so many pictures, where someone looks."""
-    return tqdm(items, total=total, unit=unit, disable=True if args.quiet else None)
+    return _Bar(items, total=total, unit=unit, disable=True if args.quiet else None)
 
 
 def results(args: Args, rows: Sequence[Row], shown: Sequence[Sequence[Any]] | None = None) -> None:

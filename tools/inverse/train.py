@@ -19,7 +19,8 @@ from learn import Budget, Training
 from mirror import KINDS, UNPOOLING
 from tqdm import tqdm
 
-from revgraph import arguments, picture
+from revgraph import picture
+from revgraph.cli import options
 from revgraph.errors import RevgraphError
 from revgraph.pair import Compiled
 from revgraph.picture_files import find_pictures
@@ -40,16 +41,16 @@ def main() -> int:
     )
     made.add_argument("--model", default="squeezenet1_1", metavar="FILE=RECIPE", help="or a recipe's network")
     made.add_argument("--at", default="fire9/concat", help="the layer y")
-    made.add_argument("--size", type=arguments.positive, default=63, help="of the square crops, in pixels")
-    made.add_argument("--crops", type=arguments.positive, default=60, help="of each picture to learn from")
-    made.add_argument("--held-out", type=arguments.positive, default=8, help="crops of each other picture")
-    made.add_argument("--epochs", type=arguments.positive, default=9, help="passes over the crops")
-    made.add_argument("--batch", type=arguments.positive, default=32)
+    made.add_argument("--size", type=options.positive, default=63, help="of the square crops, in pixels")
+    made.add_argument("--crops", type=options.positive, default=60, help="of each picture to learn from")
+    made.add_argument("--held-out", type=options.positive, default=8, help="crops of each other picture")
+    made.add_argument("--epochs", type=options.positive, default=9, help="passes over the crops")
+    made.add_argument("--batch", type=options.positive, default=32)
     made.add_argument("--rate", type=_rate, default=4e-3, help="Adam's, at its highest")
     made.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
     made.add_argument("--unpooling", nargs="+", choices=UNPOOLING, default=list(UNPOOLING))
-    made.add_argument("--seeds", type=arguments.whole, nargs="+", default=[0, 1, 2])
-    made.add_argument("--threads", type=arguments.whole, default=0, help="0: PyTorch's choice")
+    made.add_argument("--seeds", type=options.whole, nargs="+", default=[0, 1, 2])
+    made.add_argument("--threads", type=options.whole, default=0, help="0: PyTorch's choice")
     chosen = made.parse_args()
     try:
         train(chosen)
