@@ -420,3 +420,46 @@ def test_several_outputs_keep_their_order():
     _, outputs = x_hat(net)
     assert list(outputs) == names
     check_same_function(net)
+
+
+# ----- Contradictions and empty things -----
+
+
+def empty(name, kind=onnx.AttributeProto.INTS):
+    return onnx.AttributeProto(name=name, type=kind)
+
+
+def test_attributes_that_list_nothing_are_as_good_as_none():
+    """onnx-graphsurgeon cannot write them: of what type is a list of nothing?"""
+    nothing = onnx.NodeProto(op_type="Constant", output=["nothing"], attribute=[empty("value_ints")])
+    same = node("ReduceSum", "x nothing", "same", noop_with_empty_axes=1)
+    nodes = [nothing, same, node("Add", "x same", "y")]
+    check_same_function(model(nodes, [1, 3, 4, 4]), picture(1, 3, 4, 4))
+
+
+def test_an_output_that_is_an_input_is_what_the_input_is():
+    net = model([node("Relu", "x", "y")], [2, 3, 4])
+    declared = net.graph.output.add()
+    declared.CopyFrom(net.graph.input[0])
+    declared.type.tensor_type.shape.dim[1].Clear()
+    declared.type.tensor_type.shape.dim[2].dim_value = 1
+    assert canonical.canonicalise(net).outputs[1].shape == [2, 3, 4]
+    revgraph.compile(net, variant="salinet", at="y")
+
+
+def test_a_group_of_nothing_is_no_normalisation():
+    nodes = [node("Mul", "x x", "square"), node("Sqrt", "square", "root"), node("Div", "x root", "y")]
+    assert revgraph.compile(model(nodes, [1, 0, 4, 4]), variant="salinet").at == "y"
+
+
+@pytest.mark.parametrize("op", ["Max", "Min"])
+def test_a_size_may_be_the_largest_of_one(op):
+    nodes = [
+        node("Shape", "x", "size"),
+        node("Gather", "size places", "chosen"),
+        node(op, "chosen", "same"),
+        node("Concat", "rest same", "shape", axis=0),
+        node("Reshape", "x shape", "y"),
+    ]
+    held = {"places": np.array([1, 2, 3]), "rest": np.array([-1])}
+    check_same_function(model(nodes, ["N", 3, 4, 4], held), picture(2, 3, 4, 4))

@@ -105,7 +105,7 @@ def test_external_data_that_is_no_file_is_refused(tmp_path):
     assert "there is no file" in refusal(path)
     (tmp_path / "w.bin").unlink()
     (tmp_path / "w.bin").symlink_to("w.bin")
-    assert "lies outside its folder" in refusal(path)
+    assert "of 'more'" in refusal(path)  # which Python before 3.13 cannot resolve, and later calls no file
 
 
 def test_regions_of_external_data_take_no_more_than_the_file(tmp_path):

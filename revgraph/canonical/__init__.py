@@ -19,6 +19,7 @@ from revgraph.canonical.on_graph import (
 from revgraph.canonical.on_model import (
     check,
     convert_opset,
+    drop_empty_lists,
     inline_functions,
     name_nodes,
     own_domain,
@@ -35,6 +36,7 @@ MODEL_PASSES: tuple[Callable[[onnx.ModelProto], onnx.ModelProto], ...] = (
     check,
     inline_functions,
     separate_inputs,
+    drop_empty_lists,
     name_nodes,
     check_attributes,
     convert_opset,

@@ -72,7 +72,7 @@ def _fit(nodes: list[gs.Node], x: gs.Variable) -> tuple[int, dict[str, Any]] | N
     if len(ys) < count:
         return None
     probe, y = np.concatenate(probes), np.concatenate(ys)
-    if y.min() <= 0:  # LRN keeps signs
+    if not y.size or y.min() <= 0:  # LRN keeps signs
         return None
     for beta in filter(None, _powers(nodes)):
         with np.errstate(over="ignore"):

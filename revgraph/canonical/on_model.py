@@ -158,13 +158,39 @@ def inline_functions(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def separate_inputs(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Initializers listed as inputs too, as before IR 4, are no inputs; IR rises to what allows that."""
+    """Initializers listed as inputs too, as before IR 4, are no inputs; IR rises to what allows that.
+
+    An output that is an input has the input's type, whatever else it declares.
+    """
     initializers = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in initializers]
     del model.graph.input[:]
     model.graph.input.extend(inputs)
+    types = {value.name: value.type for value in inputs}
+    for value in model.graph.output:
+        if value.name in types:
+            value.type.CopyFrom(types[value.name])
     model.ir_version = min(max(model.ir_version, IRS[0]), IRS[1])
     return model
+
+
+def drop_empty_lists(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Attributes that are lists of nothing say as much as none, and onnx-graphsurgeon cannot write them."""
+    for node in _all_nodes(model):
+        for attribute in [a for a in node.attribute if a.type in LISTS and not _listed(a)]:
+            node.attribute.remove(attribute)
+            if node.op_type == "Constant":
+                kind = onnx.TensorProto.FLOAT if attribute.name == "value_floats" else onnx.TensorProto.INT64
+                nothing = onnx.TensorProto(data_type=kind, dims=[0])
+                node.attribute.append(onnx.helper.make_attribute("value", nothing))
+    return model
+
+
+LISTS = (onnx.AttributeProto.INTS, onnx.AttributeProto.FLOATS, onnx.AttributeProto.STRINGS)
+
+
+def _listed(attribute: onnx.AttributeProto) -> bool:
+    return bool(attribute.ints or attribute.floats or attribute.strings)
 
 
 def name_nodes(model: onnx.ModelProto) -> onnx.ModelProto:

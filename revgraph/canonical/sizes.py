@@ -158,8 +158,8 @@ _ARITHMETIC: Mapping[str, Callable[..., Entry]] = {
     "Greater": _number(operator.gt),
     "Identity": lambda entry: entry,
     "Less": _number(operator.lt),
-    "Max": _number(max),
-    "Min": _number(min),
+    "Max": _number(lambda *entries: max(entries)),  # of one, too
+    "Min": _number(lambda *entries: min(entries)),
     "Mod": _number(operator.mod),
     "Mul": _number(operator.mul, 1),
     "Neg": _number(operator.neg),
