@@ -448,8 +448,22 @@ def test_an_output_that_is_an_input_is_what_the_input_is():
 
 
 def test_a_group_of_nothing_is_no_normalisation():
-    nodes = [node("Mul", "x x", "square"), node("Sqrt", "square", "root"), node("Div", "x root", "y")]
-    assert revgraph.compile(model(nodes, [1, 0, 4, 4]), variant="salinet").at == "y"
+    nodes = [
+        node("Slice", "x first first second", "none"),
+        node("Mul", "none none", "square"),
+        node("Sqrt", "square", "root"),
+        node("Div", "none root", "shares"),
+        node("ReduceSum", "shares second", "sum"),
+        node("Add", "x sum", "y"),
+    ]
+    held = {"first": np.array([0]), "second": np.array([1])}
+    with pytest.raises(RevgraphError, match="has no elements"):
+        revgraph.compile(model(nodes, [1, 3, 4, 4], held), variant="salinet")
+
+
+def test_a_picture_without_elements_is_refused():
+    with pytest.raises(RevgraphError, match="'x' has no elements"):
+        revgraph.compile(model([node("Relu", "x", "y")], [1, 0, 4, 4]), variant="salinet")
 
 
 @pytest.mark.parametrize("op", ["Max", "Min"])

@@ -274,6 +274,14 @@ def test_six_hundred_convolutions_are_a_network_like_any(target):
     assert revgraph.compile(net, variant="desalinet", target=target).at == "y599"
 
 
+@pytest.mark.parametrize("variant", ["desalinet", "desalinet-centre"])
+def test_windows_that_lie_far_apart_are_refused_where_each_step_is_a_plane(variant):
+    attributes = {"kernel_shape": [2, 2], "strides": [2**20, 2**20]}
+    net = networks.model([node("MaxPool", "x", "y", **attributes)], [1, 1, 8, 8])
+    assert "its strides span" in refusal(net, variant=variant, target="cuda")
+    revgraph.compile(net, variant=variant)
+
+
 def wide(count):
     """As many inputs as layers, as a reversed graph has taps, and one sum of all."""
     xs = [gs.Variable(f"x{i}", np.float32, [1]) for i in range(count)]

@@ -20,6 +20,9 @@ from revgraph.window import Axes, Window
 MOST = 256
 """Elements of a window, as a byte tells them apart; each is a few nodes in both graphs."""
 
+MOST_PLANES = 2**12
+"""Elements from one window to the next in all directions; each is a node at least."""
+
 
 def _encode(fwd: Builder, tap: gs.Node) -> Tensor:
     """The row-major position of each window's first maximum: uint8, shaped like y."""
@@ -110,8 +113,14 @@ def place(rev: Builder, parts: Mapping[Axes, Tensor], window: Window, shape: Sha
         parts: (P, C, *windows) by the element's position in its window.
         window: The window.
         shape: Of x_hat, its spatial sizes known.
+
+    Raises:
+        RevgraphError: The windows lie very far apart.
     """
     like = next(iter(parts.values()))
+    if (apart := math.prod(window.strides)) > MOST_PLANES:
+        why = f"its strides span {apart} elements, and the most are {MOST_PLANES}"
+        raise RevgraphError(f"cannot unpool at '{rev.scope}'", why, "compile with --target portable")
     lines = [_Line(window, axis, like.shape, shape) for axis in range(len(window.kernel))]
     cells: dict[Axes, list[Tensor]] = defaultdict(list)
     for element, part in parts.items():
