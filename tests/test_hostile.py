@@ -323,3 +323,9 @@ def test_sorting_refuses_a_cycle():
     nodes = [gs.Node("Relu", "f", inputs=[a], outputs=[b]), gs.Node("Relu", "g", inputs=[b], outputs=[a])]
     with pytest.raises(RevgraphError, match="form a cycle"):
         graph.sort(gs.Graph(nodes, [], [b]))
+
+
+@pytest.mark.parametrize("place", [-4, 3, 2**40])
+def test_places_beyond_the_input_are_refused(place):
+    net = networks.model([node("Gather", "x at", "y", axis=1)], [1, 3, 4, 4], {"at": np.array([0, place])})
+    assert refusal(net) == "it reads beyond the 3 elements of its input"

@@ -44,11 +44,13 @@ def one_hot(node: gs.Node, at: Sequence[int] | np.ndarray, n: int, dtype: np.dty
     """A (m, n) where output i reads element at[i], from -n to n - 1: 1 there, 0 elsewhere.
 
     Raises:
-        RevgraphError: It is absurdly large.
+        RevgraphError: It is absurdly large, or an element is none of n.
     """
     check_size(node, len(at), n)
-    matrix = np.zeros((len(at), n), dtype)
-    matrix[np.arange(len(at)), np.asarray(at, np.int64)] = 1
+    matrix, places = np.zeros((len(at), n), dtype), np.asarray(at, np.int64)
+    if ((places < -n) | (places >= n)).any():
+        raise cannot_reverse(node, f"it reads beyond the {n} elements of its input", "check the model")
+    matrix[np.arange(len(at)), places] = 1
     return matrix
 
 
