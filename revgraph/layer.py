@@ -87,6 +87,9 @@ def _check_ends(what: str, x: gs.Variable, y: gs.Variable) -> None:
     if x.shape is None or not 3 <= len(x.shape) <= 5:
         why = f"its input '{x.name}' has shape {x.shape}"
         raise RevgraphError(what, why, "x needs 3 to 5 axes, (N, C, ...)")
+    for tensor in (x, y):
+        if 0 in (tensor.shape or ()):
+            raise RevgraphError(what, f"'{tensor.name}' has no elements", "check the model's sizes")
     if y.dtype is None or not np.issubdtype(y.dtype, np.floating):
         why = f"its elements are {y.dtype}, not floating-point"
         raise RevgraphError(what, why, "choose another layer with --at")

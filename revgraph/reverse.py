@@ -94,8 +94,6 @@ def _check_shapes(node: gs.Node, sources: Sequence[Tensor]) -> None:
             raise cannot_reverse(
                 node, f"the shape of '{tensor.name}' is not known", "export with fixed shapes"
             )
-        if 0 in tensor.shape:
-            raise cannot_reverse(node, f"'{tensor.name}' has no elements", "check the model's sizes")
     batch = [tensor.shape[0] if tensor.shape else 0 for tensor in (node.outputs[0], *sources)]
     if len(set(batch)) > 1 and any(isinstance(n, int) for n in batch):
         why = f"it changes the batch from {batch[1]} to {batch[0]}"

@@ -85,7 +85,7 @@ def _spread(
     shape = [y_hat.shape[0], *x.shape[1:]]
     if static([x.shape[axis] for axis in axes]):
         target: Tensor | np.ndarray = np.array([n if i in axes else 1 for i, n in enumerate(x.shape)])
-        share = np.array(1 / np.prod([x.shape[axis] for axis in axes]), y_hat.dtype)
+        share = np.array(1 / max(np.prod([x.shape[axis] for axis in axes]), 1), y_hat.dtype)
         scaled = op.scale(rev, y_hat, share) if mean else y_hat
     elif 1 in axes and not isinstance(x.shape[1], int):
         raise free_axis(node, 1)
